@@ -1,0 +1,193 @@
+"""Query parameters: a model a route, validated like a body. Unknown ones and ones given twice are errors."""
+
+import re
+from typing import Annotated, Any, ClassVar, TypeVar
+from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+
+from latticed.errors import Invalid
+from latticed.models.fields import Kind
+from latticed.states import Status
+
+MOST_PARAMETERS = 100
+LARGEST_CURSOR = 2**63 - 1
+"""What a 64-bit column can hold; a larger `after` stands for the same place: past the end."""
+
+
+def whole(text: Any) -> Any:
+    """Digits → a number; `+5`, `5.0`, ` 5` and `5_0`, which int() takes, are no numbers here.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(text, str):
+        if not re.fullmatch(r"-?[0-9]{1,40}", text, re.ASCII):
+            raise ValueError("must be a whole number")
+        return int(text)
+    return text
+
+
+def seconds(text: Any) -> Any:
+    """A plain decimal → a number.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(text, str):
+        if not re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]{1,9})?", text, re.ASCII):
+            raise ValueError("must be a number of seconds")
+        return float(text)
+    return text
+
+
+def capped(number: int) -> int:
+    """Keeps a cursor within what a 64-bit column can hold."""
+    return min(number, LARGEST_CURSOR)
+
+
+class Query(BaseModel):
+    """The query parameters of a route."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    lists: ClassVar[frozenset[str]] = frozenset()
+    """The parameters that may be given several times."""
+
+
+class NoQuery(Query):
+    """A route that takes no query parameters."""
+
+
+class WaitQuery(Query):
+    """How long to hold the answer."""
+
+    wait: Annotated[
+        float,
+        Field(ge=0, le=60, description="Hold the answer for at most so many seconds, until the run is over or asks."),
+        BeforeValidator(seconds),
+    ] = 0.0
+
+
+Limit = Annotated[int, Field(ge=1, le=500, description="How many items at most."), BeforeValidator(whole)]
+Cursor = Annotated[
+    str, StringConstraints(min_length=1, max_length=500), Field(description="`next_cursor` of the page before.")
+]
+
+
+class PageQuery(Query):
+    """Which page of a list."""
+
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+class RunsQuery(PageQuery):
+    """Which runs. A run must fit all that is given."""
+
+    lists: ClassVar[frozenset[str]] = frozenset({"tag"})
+
+    kind: Kind | None = None
+    status: Status | None = None
+    target: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    tag: Annotated[
+        list[Annotated[str, StringConstraints(pattern=r"^[^:]{1,64}:[\s\S]{1,200}$")]],
+        Field(max_length=32, description="`key:value`; may be given several times, and all must fit."),
+    ] = []
+    parent: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+
+
+class ApprovalsQuery(PageQuery):
+    """Which approvals."""
+
+    status: Annotated[str, StringConstraints(pattern="^(pending|approved|denied|expired|closed)$")] | None = None
+    lane: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+
+
+class EventsQuery(Query):
+    """Where in a timeline to begin."""
+
+    after: Annotated[
+        int,
+        Field(ge=0, description="Begin behind this `seq`; of a stream, `Last-Event-ID` beats it."),
+        BeforeValidator(whole),
+    ] = 0
+    limit: Limit = 50
+
+
+class FeedQuery(Query):
+    """Where in a workspace's feed to begin, and what of it to show."""
+
+    after: Annotated[
+        Annotated[int, Field(ge=0)] | None,
+        Field(
+            description="Begin behind this `position`; `0` is the beginning. Without it a stream begins now and a "
+            "page at the beginning. Of a stream, `Last-Event-ID` beats it.",
+        ),
+        BeforeValidator(whole),
+    ] = None
+    limit: Limit = 50
+    types: Annotated[
+        str | None,
+        StringConstraints(pattern=r"^[A-Za-z0-9_.\-]{1,64}(,[A-Za-z0-9_.\-]{1,64}){0,63}$"),
+        Field(description="Only events of these types, separated by commas."),
+    ] = None
+    kind: Kind | None = None
+
+    def wanted(self) -> list[str]:
+        """The types as a list; empty is all."""
+        return self.types.split(",") if self.types else []
+
+
+AnyQuery = TypeVar("AnyQuery", bound=Query)
+_defaults: dict[type[Query], Query] = {}
+
+
+def parse_query(model: type[AnyQuery], raw: bytes) -> AnyQuery:
+    """The query string as `model`.
+
+    Raises:
+        Invalid: a parameter is unknown, given twice or does not fit.
+    """
+    if not raw:
+        query = _defaults.get(model)
+        if query is None:
+            query = _defaults[model] = model()
+        return query  # type: ignore[return-value]  # the dictionary maps each model to an instance of its own
+    try:
+        pairs = parse_qsl(raw.decode("latin-1"), keep_blank_values=True, max_num_fields=MOST_PARAMETERS)
+    except ValueError:
+        raise Invalid(f"a query may have at most {MOST_PARAMETERS} parameters") from None
+    values: dict[str, Any] = {}
+    for name, text in pairs:
+        if name not in model.model_fields:
+            known = ", ".join(sorted(model.model_fields)) or "none"
+            raise invalid_query(name, f"unknown query parameter; this route knows: {known}")
+        if name in model.lists:
+            values.setdefault(name, []).append(text)
+        elif name in values:
+            raise invalid_query(name, "given more than once")
+        else:
+            values[name] = text
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise complaints(error, "query") from None
+
+
+def invalid_query(name: str, message: str) -> Invalid:
+    """One complaint about one query parameter."""
+    return Invalid("the query is not valid", [{"loc": ["query", name[:100]], "msg": message}])
+
+
+def complaints(error: ValidationError, where: str) -> Invalid:
+    """What pydantic found, in our shape: no input is repeated, and at most twenty are told."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)[:20]
+    errors = [
+        {"loc": [where, *(part if isinstance(part, int) else part[:100] for part in item["loc"])],
+         "msg": item["msg"].removeprefix("Value error, ")}
+        for item in found
+    ]  # fmt: skip
+    first = errors[0]
+    place = ".".join(str(part) for part in first["loc"][1:])
+    return Invalid(f"{place}: {first['msg']}" if place else str(first["msg"]), errors)

@@ -1,0 +1,1 @@
+"""The command lines: `latticed`, the daemon and its administration; `latticectl`, the client."""

@@ -1,0 +1,214 @@
+"""`latticed`: the daemon, and what is done to it from the machine it runs on."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+
+from latticed import __version__, log
+from latticed.config import Config, load
+from latticed.errors import Internal, Invalid, LatticedError
+
+app = typer.Typer(
+    help="The durable run executor.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+token_app = typer.Typer(help="Who may come in.", no_args_is_help=True)
+config_app = typer.Typer(help="What the daemon is told.", no_args_is_help=True)
+app.add_typer(token_app, name="token")
+app.add_typer(config_app, name="config")
+
+ConfigFlag = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The configuration, TOML.")]
+StateDirFlag = Annotated[Path | None, typer.Option("--state-dir", metavar="DIR", help="Where everything is kept.")]
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"latticed {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def latticed(
+    _: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="The version.")] = False,
+) -> None:
+    """The durable run executor."""
+
+
+@app.command()
+def serve(
+    config: ConfigFlag = None,
+    state_dir: StateDirFlag = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="The port to listen on; 0 takes a free one.")] = None,
+    app_dir: Annotated[
+        list[Path] | None, typer.Option("--app-dir", metavar="DIR", help="Where your own agents are imported from.")
+    ] = None,
+    banner: Annotated[bool, typer.Option("--banner", help="When ready, say where and what to try.")] = False,
+) -> None:
+    """Runs the daemon until SIGTERM or SIGINT."""
+    flags = {key: value for key, value in {"host": host, "port": port}.items() if value is not None}
+    settings = load(config, state_dir, {"server": flags} if flags else {})
+    log.setup(settings.log.level)
+    sys.path[:0] = [str(path.resolve()) for path in app_dir or []]
+    settings.make_state_dir()
+
+    import latticed.daemon as daemon
+
+    def welcome(address: str) -> None:
+        typer.echo(_banner(settings, address))
+
+    daemon.serve(settings, welcome if banner else None)
+
+
+@app.command()
+def migrate(config: ConfigFlag = None, state_dir: StateDirFlag = None) -> None:
+    """Brings the database up to date; so does serve."""
+    settings = _prepare(config, state_dir)
+
+    import latticed.daemon as daemon
+
+    typer.echo(daemon.migrate(settings))
+
+
+@token_app.command("create")
+def create_token(
+    workspace: Annotated[str, typer.Option(help="The workspace it is good for; * for every one.")],
+    role: Annotated[Literal["viewer", "operator", "admin"], typer.Option(help="What it may do.")],
+    lane: Annotated[
+        list[str] | None, typer.Option(help="A lane whose approvals it may answer; again for more.")
+    ] = None,
+    expires: Annotated[
+        str | None, typer.Option(metavar="30d", help="How long it is good for: 90s, 15m, 12h, 30d.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="What it is for.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="All that is known of it.")] = False,
+    config: ConfigFlag = None,
+    state_dir: StateDirFlag = None,
+) -> None:
+    """Makes a token and prints it, this once."""
+    seconds = None if expires is None else parse_duration(expires)
+    settings = _prepare(config, state_dir)
+
+    import latticed.daemon as daemon
+
+    made = daemon.create_token(settings, workspace, role, lane or [], seconds, name)
+    typer.echo(json.dumps(made) if as_json else made["token"])
+
+
+@config_app.command("show")
+def show_config(
+    config: ConfigFlag = None,
+    state_dir: StateDirFlag = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="As one JSON object, with where each value comes from.")
+    ] = False,
+) -> None:
+    """Prints what holds after flags, environment, credentials, file and defaults. Secrets stay references."""
+    settings = load(config, state_dir)
+    if as_json:
+        shown = {
+            "file": settings.file and str(settings.file),
+            "state_dir": str(settings.state_dir),
+            "config": settings.model_dump(mode="json", exclude={"state_dir"}),
+            "origins": settings.origins,
+        }
+        typer.echo(json.dumps(shown, indent=2))
+    else:
+        typer.echo("\n".join(_as_toml(settings)))
+
+
+def parse_duration(text: str) -> int:
+    """`30d` → seconds; `s`, `m`, `h`, `d` and `w` are known, a bare number is seconds.
+
+    Raises:
+        Invalid: not a duration, or none at all.
+    """
+    found = re.fullmatch(r"(\d{1,9})([smhdw]?)", text)
+    if found is None or int(found[1]) == 0:
+        raise Invalid(f"{text!r} is not a duration; write 90s, 15m, 12h, 30d or 4w")
+    return int(found[1]) * UNITS[found[2]]
+
+
+def _prepare(config: Path | None, state_dir: Path | None) -> Config:
+    settings = load(config, state_dir)
+    log.setup(settings.log.level)
+    settings.make_state_dir()
+    return settings
+
+
+def _as_toml(settings: Config) -> list[str]:
+    """The configuration as a file would say it; a value that is not a default says where it comes from."""
+    lines = [f"# file: {settings.file or 'none, built-in defaults'}", f"# state directory: {settings.state_dir}"]
+
+    def table(path: str, values: dict[str, Any]) -> None:
+        plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
+        if plain:
+            lines.extend(["", f"[{path}]"])
+        for key, value in plain.items():
+            origin = settings.origins.get(f"{path}.{key}", "").replace(str(settings.file), "file")
+            unset = "# " if value is None else ""
+            shown = "" if value is None else f" {json.dumps(value, ensure_ascii=False)}"
+            lines.append(f"{unset}{key} ={shown}" + (f"  # {origin}" if origin else ""))
+        for key, value in values.items():
+            if isinstance(value, dict):
+                table(f"{path}.{_quoted(key)}", value)
+
+    for name, values in settings.model_dump(mode="json", exclude={"state_dir"}).items():
+        table(name, values)
+    return lines
+
+
+def _quoted(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key)
+
+
+def _banner(settings: Config, address: str) -> str:
+    """What to paste into another terminal, as it works there: with the path of latticectl and the state directory."""
+    ctl = "latticectl"
+    if shutil.which(ctl) is None:
+        ctl = shlex.quote(os.path.relpath(Path(sys.executable).with_name(ctl)))
+    if settings.state_dir != Path.home() / ".local/state/latticed":
+        ctl = f"LATTICED_STATE_DIR={shlex.quote(str(settings.state_dir))} {ctl}"
+    return f"""
+latticed serves {address}
+its admin token lies in {settings.state_dir / "admin.token"}
+try, in another terminal:
+
+  {ctl} run digest {shlex.quote(str(Path.cwd()))} --input 'pattern=*.md' --follow
+  {ctl} runs list
+  {ctl} whoami
+"""
+
+
+def main() -> None:
+    """The entry point. An error is one line on stderr and the exit code of its class; an unexpected one is logged."""
+    try:
+        app()
+    except LatticedError as error:
+        _die(error.detail, error.exit_code)
+    except Exception as error:
+        import structlog
+
+        log.setup()
+        structlog.get_logger().exception("crashed")
+        _die(f"{type(error).__name__}: {error}", Internal.exit_code)
+
+
+def _die(reason: str, exit_code: int) -> NoReturn:
+    print(f"latticed: {' '.join(reason.splitlines())}", file=sys.stderr)
+    sys.exit(exit_code)
+
+
+if __name__ == "__main__":
+    main()

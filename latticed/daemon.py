@@ -1,0 +1,347 @@
+"""The composition root: the one place that knows every part. Config in, a running daemon out."""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import structlog
+import uvicorn
+import uvloop
+
+from latticed import __version__, log, plugins
+from latticed.agents.orphans import kill_orphans
+from latticed.api import JoiningProtocol
+from latticed.api.app import create_app
+from latticed.api.exchange import Settings
+from latticed.broker import open_broker
+from latticed.clock import Clock, SystemClock
+from latticed.config import Config, ConfigError
+from latticed.engine.admission import Admission
+from latticed.engine.dispatcher import Dispatcher
+from latticed.engine.execution import Execution
+from latticed.engine.executor import Executor
+from latticed.engine.rescuer import Rescuer
+from latticed.engine.scheduler import Scheduler
+from latticed.engine.threads import Threads
+from latticed.errors import Conflict, LatticedError
+from latticed.failpoints import hit
+from latticed.heartbeat import Heartbeat
+from latticed.ids import BOOT, new
+from latticed.lattice import Lattice
+from latticed.metrics import Metrics
+from latticed.models.people import WorkspaceRequest
+from latticed.people import EVERYWHERE, make_token, new_token_text
+from latticed.signals import Signals
+from latticed.store import Store, open_store, upgrade
+from latticed.systemd import Notifier, listen_sockets
+
+logger = structlog.get_logger()
+
+DEFAULT_WORKSPACE = "default"
+ADMIN_TOKEN_FILE = "admin.token"
+ADDRESS_FILE = "address"
+GOODBYE_SECONDS = 3.0
+SWITCH_SECONDS = 0.001
+"""How long one thread may hold the interpreter while another waits: the writer's thread must get its turn soon."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without signal handlers: the daemon drains before it ends the server."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+
+class Daemon:
+    """Every part, wired."""
+
+    def __init__(self, config: Config, store: Store, clock: Clock) -> None:
+        self.config = config
+        self.store = store
+        self.owner = new(BOOT)
+        self.broker = open_broker(config.broker.url)
+        self.metrics = Metrics()
+        self.registry = plugins.Registry(_load_agents(config))
+        self.threads = Threads(config.runs.threads)
+        admission = Admission(self.registry, clock)
+        self.executor = Executor(
+            store=store, clock=clock, registry=self.registry, settings=config.runs, threads=self.threads,
+            admit=admission.admit_child, on_end=self._free,
+        )  # fmt: skip
+        self.dispatcher = Dispatcher(
+            store=store, registry=self.registry, owner=self.owner, concurrency=config.runs.concurrency,
+            queues=self.registry.queues(), start=self.executor.start,
+        )  # fmt: skip
+        self.scheduler = Scheduler(store=store, clock=clock)
+        self.rescuer = Rescuer(
+            store=store, clock=clock, owner=self.owner, max_recoveries=config.runs.max_recoveries,
+            is_live=lambda run_id: run_id in self.executor.live or run_id in self.dispatcher.claiming,
+            kill_processes=kill_orphans,
+        )  # fmt: skip
+        self.lattice = Lattice(
+            store=store, broker=self.broker, clock=clock, registry=self.registry, admission=admission,
+            dispatcher=self.dispatcher, executor=self.executor, scheduler=self.scheduler, metrics=self.metrics,
+        )  # fmt: skip
+        for listener in (self.metrics.told, self.executor.told, self.dispatcher.told, self.scheduler.told):
+            self.broker.listen(listener)
+        store.start(self.broker.publish, self.metrics.observe_commit)
+
+    def _free(self, execution: Execution) -> None:
+        self.dispatcher.free(execution.row.queue, execution.run_id)
+
+    async def begin(self) -> None:
+        """Deals with what another boot left, then takes up work."""
+        if recovered := await self.rescuer.recover():
+            logger.info("recovered", runs=recovered)
+        self.scheduler.start()
+        self.rescuer.start()
+        self.dispatcher.paused = False
+        await self.dispatcher.fill()
+
+    def reload(self) -> None:
+        """Reads the configuration again and takes over what can be: agents, queues, limits, the log's level.
+
+        Raises:
+            LatticedError: the new one cannot be used; nothing has changed.
+        """
+        config = self.config.reload()
+        agents = _load_agents(config)
+        log.setup(config.log.level)
+        self.config, self.registry.agents = config, agents
+        self.executor.settings = config.runs
+        self.rescuer.max_recoveries = config.runs.max_recoveries
+        self.dispatcher.configure(config.runs.concurrency, self.registry.queues())
+        self.dispatcher.refill()
+
+    async def drain(self, hurry: asyncio.Event) -> None:
+        """Ends work as the contract says: nothing new, steps under way end, every run is given back on disk."""
+        self.lattice.draining = True
+        self.broker.ring_all()  # Whoever waits for a run gets its answer now.
+        self.dispatcher.paused = True
+        await self.dispatcher.settle()
+        await self.scheduler.stop()
+        await self.rescuer.stop()
+        runs = self.config.runs
+        await self.executor.drain(0 if hurry.is_set() else runs.drain_seconds, runs.kill_seconds, hurry)
+
+    async def close(self) -> None:
+        """Closes what is open; everything ordered is committed."""
+        self.threads.close()
+        await self.store.close()
+
+
+def _load_agents(config: Config) -> plugins.Agents:
+    try:
+        return plugins.Agents(config)
+    except plugins.BadPlugin as error:
+        raise ConfigError(error.detail) from error
+
+
+def store_url(config: Config) -> str:
+    """Where the store is: as configured, else in the state directory."""
+    return config.store.url or f"sqlite+aiosqlite:///{config.state_dir / 'latticed.db'}"
+
+
+def serve(config: Config, ready: Callable[[str], None] | None = None) -> NoReturn:
+    """Runs the daemon until it is told to stop, and ends the process with 0. `ready` gets the address once it serves.
+
+    Raises:
+        ConfigError: an agent cannot be loaded.
+        Unavailable: the store is locked by another, or away.
+        LatticedError: anything else that keeps it from starting.
+    """
+    sys.setswitchinterval(SWITCH_SECONDS)
+    uvloop.run(_serve(config, ready))
+
+
+async def _serve(config: Config, ready: Callable[[str], None] | None) -> NoReturn:
+    """Serves until told to stop, then ends the process."""
+    signals = Signals()
+    notifier = Notifier()
+    sockets = listen_sockets() or [_listen(config)]
+    clock = SystemClock()
+    store = await open_store(store_url(config), clock)
+    address_file = config.state_dir / ADDRESS_FILE
+    address_file.unlink(missing_ok=True)  # Only now: until the lock was ours it may have been another's.
+    daemon = Daemon(config, store, clock)
+    await _first_start(config, store, clock, daemon.lattice)
+    await daemon.begin()
+    server = _server(daemon, config)
+    serving = asyncio.ensure_future(server.serve(sockets=sockets))
+    up = asyncio.ensure_future(server.up.wait())
+    await asyncio.wait((serving, up), return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        serving.result()
+        raise _CannotListen("the HTTP server did not start")
+    hit("door.before_address")
+    address = _address(sockets[0])
+    _write_private(address_file, address + "\n", 0o644)
+    notifier.ready(address)
+    heartbeat = Heartbeat(notifier, store)
+    heartbeat.start()
+    logger.info("ready", address=address, version=__version__, pid=os.getpid())
+    if ready is not None:
+        ready(address)
+    signals.on_reload = lambda: _reload(daemon, notifier)
+    stop = asyncio.ensure_future(signals.stop.wait())
+    await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        logger.error("server_died", exc_info=serving.exception())
+    notifier.stopping("draining")
+    logger.info("draining", live=len(daemon.executor.live))
+    await daemon.drain(signals.hurry)
+    hit("drain.after")
+    daemon.lattice.say_goodbye()
+    daemon.lattice.shutdown.set()
+    server.should_exit = True
+    try:
+        async with asyncio.timeout(GOODBYE_SECONDS + 1):
+            await serving
+    except TimeoutError:
+        logger.warning("connections_cut")
+    await heartbeat.stop()
+    await daemon.close()
+    address_file.unlink(missing_ok=True)
+    logger.info("stopped")
+    # Code that was given up may still run, and a normal exit would wait for it; and once the loop has given its signal
+    # handlers back, one more signal would end the process with another code than 0.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _reload(daemon: Daemon, notifier: Notifier) -> None:
+    notifier.reloading()
+    try:
+        daemon.reload()
+        logger.info("reloaded")
+    except LatticedError as error:
+        logger.error("reload_refused", reason=error.detail)
+    notifier.ready()
+
+
+def _server(daemon: Daemon, config: Config) -> _Server:
+    app = create_app(
+        daemon.lattice,
+        Settings(
+            request_limit_bytes=config.server.request_limit_bytes,
+            ping_seconds=config.server.ping_seconds,
+            version=__version__,
+        ),
+    )
+    return _Server(
+        uvicorn.Config(
+            app, http=JoiningProtocol, ws="none", lifespan="off", access_log=False, log_config=None,
+            proxy_headers=False, server_header=False, date_header=True, backlog=2048,
+            timeout_graceful_shutdown=int(GOODBYE_SECONDS),
+            timeout_keep_alive=75, h11_max_incomplete_event_size=64 * 1024,
+        )
+    )  # fmt: skip
+
+
+def _listen(config: Config) -> socket.socket:
+    server = config.server
+    try:
+        if server.unix_socket is not None:
+            server.unix_socket.unlink(missing_ok=True)
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            listener.bind(str(server.unix_socket))
+        else:
+            family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+            listener = socket.socket(family, socket.SOCK_STREAM)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((server.host, server.port))
+    except OSError as error:
+        where = server.unix_socket or f"{server.host}:{server.port}"
+        raise _CannotListen(f"cannot listen on {where}: {error.strerror}") from error
+    return listener
+
+
+class _CannotListen(LatticedError):
+    """The address cannot be listened on."""
+
+
+def _address(listener: socket.socket) -> str:
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{listener.getsockname()}"
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _first_start(config: Config, store: Store, clock: Clock, lattice: Lattice) -> None:
+    """The default workspace and the admin's token, unless they are there."""
+    if not await store.has_workspace(DEFAULT_WORKSPACE):
+        await store.create_workspace(DEFAULT_WORKSPACE)
+    token_file = config.state_dir / ADMIN_TOKEN_FILE
+    if not await store.has_tokens():  # The file first: if it is not followed by the row, the next start does both.
+        text = new_token_text()
+        _write_private(token_file, text + "\n", 0o600)
+        hit("token.after_file")
+        await make_token(
+            store, clock, workspace=EVERYWHERE, role="admin", name="admin", lanes=None, expires_seconds=None, text=text
+        )
+
+
+def _write_private(path: Path, text: str, mode: int) -> None:
+    """Writes a file that is either not there or whole."""
+    part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def migrate(config: Config) -> str:
+    """Brings the database up to date; says what was done.
+
+    Raises:
+        Unavailable: a daemon uses it.
+        WrongVersion: it is newer than this program.
+    """
+    return upgrade(store_url(config))
+
+
+def create_token(
+    config: Config, workspace: str, role: str, lanes: list[str], expires_seconds: float | None, name: str
+) -> dict[str, Any]:
+    """Makes a token, also while the daemon runs; as models.people.NewToken.
+
+    Raises:
+        WrongVersion: the database is missing or of another version.
+        Unavailable: the store is away.
+    """
+    return asyncio.run(_create_token(config, workspace, role, lanes, expires_seconds, name))
+
+
+async def _create_token(
+    config: Config, workspace: str, role: str, lanes: list[str], expires_seconds: float | None, name: str
+) -> dict[str, Any]:
+    clock = SystemClock()
+    store = await open_store(store_url(config), clock, exclusive=False)
+    store.start(lambda commit: None)
+    try:
+        if workspace != EVERYWHERE and not await store.has_workspace(workspace):
+            WorkspaceRequest(name=workspace)
+            raise Conflict(f"there is no workspace {workspace!r}")
+        return await make_token(
+            store, clock, workspace=workspace, role=role, name=name or f"{role} by command line",
+            lanes=lanes or None, expires_seconds=expires_seconds,
+        )  # fmt: skip
+    finally:
+        await store.close()

@@ -1,0 +1,213 @@
+"""One claimed run in this process: its fenced writes, its events on their way, how far it is wound down."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+
+from latticed.clock import Clock
+from latticed.config import RunsConfig
+from latticed.engine.journal import Journal
+from latticed.engine.threads import Threads
+from latticed.engine.waiting import Waits
+from latticed.errors import Cancelled, Suspended, Unavailable
+from latticed.models.records import Birth, Change, Claimed, NewEvent, RunRow, StepRecord
+from latticed.ports import Store
+from latticed.states import OWNED, Move, Status
+
+LAZY_SECONDS = 0.01
+"""How long an event that need not be on disk waits for a commit that must be."""
+FIRST_RETRY_SECONDS, MOST_RETRY_SECONDS = 0.05, 1.0
+_PENDING_LIMIT = 500
+
+log = structlog.get_logger()
+
+
+class Execution:
+    """What the executor, the context and the ladder share about one claimed run."""
+
+    def __init__(
+        self, claimed: Claimed, store: Store, clock: Clock, settings: RunsConfig, threads: Threads,
+        admit: Callable[..., Birth],
+    ) -> None:  # fmt: skip
+        self.claimed = claimed
+        self.run_id = claimed.row.id
+        self.row = claimed.row
+        self.store = store
+        self.clock = clock
+        self.settings = settings
+        self.threads = threads
+        self.admit = admit
+        """Makes a child's row from what was asked; raises `Invalid` if it cannot run here."""
+        self.journal = Journal(claimed.journal)
+        self.waits = Waits(clock)
+        self.facts = claimed.row.facts
+        self.cancel_rank = 0
+        """0 without a cancel on record, then the rung at which its ladder begins."""
+        self.stopping = False
+        """Whether user code is to end: a cancel is on record, its deadline has passed."""
+        self.expired = False
+        self.draining = False
+        self.settling = False
+        """Whether user code has ended (or been given up) and its outcome is being written."""
+        self.ended = False
+        self.shields = 0
+        self.plain_calls = 0
+        """Plain functions of this run that a thread is executing."""
+        self.escalations: list[Callable[[int], None]] = []
+        self.rung = 0
+        self.harder = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+        self.ladder: asyncio.Task[None] | None = None
+        self.recoveries = claimed.row.recoveries
+        self.deadline: asyncio.TimerHandle | None = None
+        self.abandoned = False
+        self._pending: list[NewEvent] = []
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def log_fields(self) -> dict[str, Any]:
+        """What every line that is logged about this run says."""
+        return {"run": self.run_id, "workspace": self.row.workspace, "epoch": self.row.epoch}
+
+    def check(self) -> None:
+        """Whether user code may go on.
+
+        Raises:
+            Cancelled: it is to end.
+            Suspended: the daemon drains.
+        """
+        if self.shields and not self.ended:
+            return
+        if self.stopping or self.ended:
+            raise Cancelled
+        if self.draining:
+            raise Suspended
+
+    # What happened, on its way to disk
+
+    def say(self, event: NewEvent, *, lazy: bool = False) -> None:
+        """An event that nobody waits for: it goes with the next commit, at once if the writer is idle (or, lazy,
+        a little later)."""
+        self._pending.append(event)
+        if self._flush_timer is None:
+            self._flush_timer = self._loop.call_later(LAZY_SECONDS if lazy else 0, self._flush)
+        elif not lazy:
+            self._flush_timer.cancel()
+            self._flush_timer = self._loop.call_later(0, self._flush)
+
+    async def breathe(self) -> None:
+        """Who says much waits for the disk."""
+        if len(self._pending) >= _PENDING_LIMIT:
+            await self.commit()
+
+    def _take_pending(self) -> list[NewEvent]:
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
+        pending, self._pending = self._pending, []
+        return pending
+
+    def _flush(self) -> None:
+        events = self._take_pending()
+        if not events or self.ended:
+            return
+
+        def done(future: "asyncio.Future[list[RunRow | None]]") -> None:
+            if not future.cancelled() and isinstance(future.exception(), Unavailable):
+                self._pending[:0] = events
+                if self._flush_timer is None:
+                    self._flush_timer = self._loop.call_later(MOST_RETRY_SECONDS, self._flush)
+
+        self.store.order(self.fenced(events=events)).add_done_callback(done)
+
+    # Fenced writes
+
+    def fenced(self, **parts: Any) -> Change:
+        """A change of this run that only its owner can make."""
+        return Change(self.run_id, owner=self.row.owner, epoch=self.row.epoch, **parts)
+
+    async def commit(
+        self,
+        *,
+        move: Move | None = None,
+        states: frozenset[Status] = OWNED,
+        events: list[NewEvent] | None = None,
+        steps: list[StepRecord] | None = None,
+        births: list[Birth] | None = None,
+        columns: dict[str, Any] | None = None,
+        facts_seen: int | None = None,
+        by: Callable[[Change], Awaitable[Any]] | None = None,
+    ) -> Any:
+        """One fenced write, with all events on their way. While the store is away it is tried again, slot held.
+
+        Returns:
+            The run's row, or what `by` makes of the change; None if this execution is no longer the owner, or the
+            guard did not hold (then nothing was written).
+        """
+        pending = self._take_pending()
+        columns = columns or {}
+        if steps and self.recoveries and any(step.status != "started" for step in steps):
+            columns = {**columns, "recoveries": 0}
+        change = self.fenced(
+            move=move,
+            states=states,
+            events=[*pending, *(events or ())],
+            steps=steps or [],
+            births=births or [],
+            columns=columns,
+            facts_seen=facts_seen,
+        )
+        outcome = await self.persist(lambda: by(change) if by else self._first(change))
+        if outcome is None:
+            self._pending[:0] = pending
+        else:
+            if "recoveries" in columns:
+                self.recoveries = 0
+            for step in change.steps:
+                self.journal.add(step)
+        return outcome
+
+    async def _first(self, change: Change) -> RunRow | None:
+        return (await self.store.change(change))[0]
+
+    async def persist(self, write: Callable[[], Awaitable[Any]]) -> Any:
+        """Does a write, again and again while the store is away: that is never a run's failure."""
+        wait = FIRST_RETRY_SECONDS
+        while True:
+            try:
+                return await write()
+            except Unavailable as away:
+                log.warning("store_away", run=self.run_id, epoch=self.row.epoch, reason=away.detail)
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, MOST_RETRY_SECONDS)
+
+    # What others tell
+
+    def notice(self, row: RunRow) -> None:
+        """The run's row has changed on disk, by whomever."""
+        self.facts = max(self.facts, row.facts)
+        if row.cancel_rank > self.cancel_rank:
+            self.cancel_rank = row.cancel_rank
+            self.harder.set()
+
+    def unwind(self) -> None:
+        """User code is to end: nothing waits any longer, `ctx` calls raise."""
+        self.stopping = True
+        if not self.shields:
+            self.waits.stop(Cancelled())
+
+    def drain(self) -> None:
+        """The daemon is ending: the run is given back after the step under way."""
+        self.draining = True
+        if not self.shields:
+            self.waits.stop(Suspended())
+
+    def close(self) -> None:
+        """Nothing of this execution writes any more."""
+        self.ended = True
+        self.waits.close()
+        self._take_pending()
+        if self.ladder is not None:
+            self.ladder.cancel()

@@ -1,0 +1,228 @@
+"""Drives claimed runs: enter user code, see how it ended, record that, give the slot back."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from latticed.clock import Clock
+from latticed.config import RunsConfig
+from latticed.engine import ladder
+from latticed.engine.context import Context
+from latticed.engine.execution import Execution
+from latticed.engine.outcomes import (
+    Failed,
+    Interrupted,
+    Outcome,
+    Refused,
+    Returned,
+    Unwound,
+    failure,
+    to_json,
+)
+from latticed.engine.retrying import NEVER_AGAIN
+from latticed.engine.settling import (
+    release,
+    settle_cancelled,
+    settle_failed,
+    settle_returned,
+    settle_stopped,
+    settle_unwound,
+)
+from latticed.engine.threads import Threads
+from latticed.errors import ApprovalExpired, LatticedError, RunError, Unwind
+from latticed.failpoints import hit
+from latticed.log import fields as log_fields
+from latticed.models.records import Birth, Claimed, Commit, RunRow
+from latticed.ports import Agent, Registry, Store
+from latticed.states import Status
+
+log = structlog.get_logger()
+
+LAST_SECONDS = 0.5
+"""How long a drain waits for what it has killed."""
+_LEFT = (Unwind, asyncio.CancelledError)
+
+
+class Executor:
+    """All runs that this process executes."""
+
+    def __init__(
+        self, *, store: Store, clock: Clock, registry: Registry, settings: RunsConfig, threads: Threads,
+        admit: Callable[..., Birth], on_end: Callable[[Execution], None],
+    ) -> None:  # fmt: skip
+        self._store = store
+        self._clock = clock
+        self._registry = registry
+        self.settings = settings
+        self.threads = threads
+        self._admit = admit
+        self._on_end = on_end
+        """Told once nothing of an execution runs any more: its slot is free."""
+        self.live: dict[str, Execution] = {}
+        self._stopped_early: dict[str, RunRow] = {}
+        """Runs whose cancel came between their claim and their start here."""
+        self.abandoned = 0
+        self.draining = False
+        self._idle = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def start(self, claimed: Claimed) -> None:
+        """Begins to execute a run that was claimed."""
+        execution = Execution(claimed, self._store, self._clock, self.settings, self.threads, self._admit)
+        self.live[execution.run_id] = execution
+        if self.draining:
+            execution.drain()
+        execution.settling = True  # There is no user code to be cancelled until it is entered.
+        execution.task = self._loop.create_task(self._drive(execution))
+        execution.task.add_done_callback(lambda task: self._ended(execution, task))
+        row = self._stopped_early.pop(execution.run_id, None)
+        if row is not None and row.epoch == execution.row.epoch:
+            self._stop(execution, row)
+        if (deadline_at := execution.row.deadline_at) is not None:
+            left = max(0.0, (deadline_at - self._clock.now()) / 1e6)
+            execution.deadline = self._loop.call_later(left, self._expire, execution)
+
+    def told(self, commit: Commit) -> None:
+        """Something became true on disk."""
+        for row in commit.rows:
+            execution = self.live.get(row.id)
+            if execution is not None and execution.row.epoch == row.epoch:
+                if row.status == Status.CANCELLING:
+                    self._stop(execution, row)
+                else:
+                    execution.notice(row)
+            elif row.status == Status.CANCELLING:
+                self._stopped_early[row.id] = row
+            elif self._stopped_early:
+                self._stopped_early.pop(row.id, None)
+        for run_id, fact in commit.facts:
+            if (execution := self.live.get(run_id)) is not None:
+                execution.waits.deliver(fact)
+
+    def _stop(self, execution: Execution, row: RunRow) -> None:
+        execution.notice(row)
+        if execution.ladder is None and not execution.ended:
+            hit("stop.after")
+            ladder.begin(execution, self._give_up)
+
+    def _expire(self, execution: Execution) -> None:
+        if execution.ladder is None and not execution.ended and not execution.settling:
+            execution.expired = True
+            ladder.begin(execution, self._give_up)
+
+    async def _give_up(self, execution: Execution) -> None:
+        """User code does not end: the run ends without it, what runs on can write nothing any more."""
+        if execution.settling:
+            return
+        execution.settling = execution.abandoned = True
+        self.abandoned += 1
+        what = "thread" if execution.plain_calls else "task"
+        log.warning("abandoned", run=execution.run_id, epoch=execution.row.epoch, what=what)
+        await settle_stopped(execution, abandoned=what)
+        execution.ladder = None  # This is the ladder's own task; it must not cancel itself.
+        self._close(execution)
+
+    def _ended(self, execution: Execution, task: "asyncio.Task[None]") -> None:
+        if execution.abandoned:
+            self.abandoned -= 1
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("executor_failed", run=execution.run_id, exc_info=error)
+        if self.live.get(execution.run_id) is execution:
+            del self.live[execution.run_id]
+        self._close(execution)
+        self._on_end(execution)
+
+    def _close(self, execution: Execution) -> None:
+        if execution.deadline is not None:
+            execution.deadline.cancel()
+        execution.close()
+        if self.draining and not self._under_way():
+            self._idle.set()
+
+    async def _drive(self, x: Execution) -> None:
+        log_fields.set(x.log_fields)
+        hit("claim.after")
+        while True:
+            x.settling = False
+            agent = self._registry.find(x.row.kind, x.row.target)
+            if agent is None:  # A reload has taken it away since the claim.
+                x.settling = True
+                await release(x, "agent_missing")
+                return
+            outcome = await self._enter(x, agent)
+            if x.settling:  # It was given up in the meantime, and has come back after all.
+                if x.ladder is not None:
+                    await asyncio.wait([x.ladder])
+                return
+            x.settling = True
+            if not await self._settle(x, outcome):
+                return
+
+    async def _enter(self, x: Execution, agent: Agent) -> Outcome:
+        outcome: Outcome
+        context = Context(x)
+        try:
+            x.check()
+            result = await agent.run(context, x.claimed.goal, x.claimed.inputs)
+            outcome = Returned(to_json(result, x.settings.output_limit_bytes, "the output"))
+        except BaseException as error:  # User code's own SystemExit, too: it does not end the daemon.
+            outcome = self._raised(x, error)
+        # What it did once it was told to leave, or cut short, is not how its work ended.
+        return Unwound() if x.waits.unwound or x.rung else outcome
+
+    def _raised(self, x: Execution, error: BaseException) -> Outcome:
+        if isinstance(error, _LEFT) or (isinstance(error, BaseExceptionGroup) and error.subgroup(_LEFT)):
+            if x.stopping or x.draining:
+                return Unwound()
+            return Failed({"code": "error", "message": "the agent cancelled itself", "detail": None}, again=True)
+        if isinstance(error, LatticedError):
+            return Failed({"code": error.code, "message": error.detail, "detail": None}, again=False)
+        if not isinstance(error, RunError):
+            log.info("agent_raised", exc_info=error)
+        return failure(error, (*NEVER_AGAIN, ApprovalExpired))
+
+    async def _settle(self, x: Execution, outcome: Outcome) -> bool:
+        """Records how it ended; True if the run is to be entered again at once."""
+        if x.cancel_rank:
+            await settle_cancelled(x)
+            return False
+        if x.expired:
+            await settle_stopped(x)
+            return False
+        match outcome:
+            case Returned():
+                return await settle_returned(x, outcome)
+            case Failed() | Refused() | Interrupted():
+                return await settle_failed(x, outcome)
+            case Unwound():
+                return await settle_unwound(x)
+
+    async def drain(self, seconds: float, kill_seconds: float, hurry: asyncio.Event) -> None:
+        """Gives every run back: after its step under way, or after `seconds` without that; all are then released or
+        interrupted on disk. Returns at the latest `kill_seconds` and a little later."""
+        self.draining = True
+        for execution in self._under_way():
+            execution.drain()
+        for rung, patience in ((2, seconds), (3, kill_seconds), (None, LAST_SECONDS)):
+            if await self._none_left(patience, hurry if rung == 2 else None):
+                return
+            for execution in self._under_way():
+                if rung is not None:
+                    ladder.climb(execution, rung)
+                else:
+                    log.warning("left_running", run=execution.run_id, reason="it does not end")
+
+    def _under_way(self) -> list[Execution]:
+        """What still has something to write; not what was given up."""
+        return [execution for execution in self.live.values() if not execution.ended]
+
+    async def _none_left(self, seconds: float, hurry: asyncio.Event | None) -> bool:
+        """Waits until nothing is under way, but no longer than `seconds`, or than until `hurry` is set."""
+        self._idle.clear()
+        if self._under_way():
+            waits = [asyncio.ensure_future(event.wait()) for event in (self._idle, hurry) if event is not None]
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+        return not self._under_way()

@@ -1,0 +1,148 @@
+"""How a run's end, or its pause, is recorded. Each function makes one guarded move; what loses obeys the winner."""
+
+from typing import Any
+
+import orjson
+
+from latticed.clock import to_text
+from latticed.engine.execution import Execution
+from latticed.engine.outcomes import Failed, Interrupted, Refused, Returned
+from latticed.engine.retrying import backoff_seconds
+from latticed.failpoints import hit
+from latticed.models.records import NewEvent, event
+from latticed.states import (
+    ASK,
+    BACK_OFF,
+    CANCEL_WOUND_DOWN,
+    EXPIRE,
+    FAIL,
+    INTERRUPT,
+    REJECT,
+    RELEASE,
+    SUCCEED,
+    SUCCEED_RETRIED,
+    WAIT,
+    Move,
+)
+
+DEADLINE_ERROR = {"code": "deadline_exceeded", "message": "its deadline has passed", "detail": None}
+
+
+def finished(at: int, move: Move, **more: Any) -> NewEvent:
+    """The one terminal event."""
+    return event("run.finished", at, status=str(move.target), **more)
+
+
+async def _end(x: Execution, move: Move, columns: dict[str, Any], **told: Any) -> bool:
+    hit("end.before")
+    row = await x.commit(move=move, columns=columns, events=[finished(x.clock.now(), move, **told)])
+    hit("end.after")
+    return row is not None
+
+
+async def settle_returned(x: Execution, outcome: Returned) -> bool:
+    """It returned."""
+    move = SUCCEED if x.row.attempt == 1 else SUCCEED_RETRIED
+    if not await _end(x, move, {"output": outcome.output.decode()}):
+        await settle_stopped(x)
+    return False
+
+
+async def settle_failed(x: Execution, outcome: Failed | Refused | Interrupted) -> bool:
+    """It raised: another attempt after a wait, or the end."""
+    if isinstance(outcome, Failed) and outcome.again and x.row.attempt <= x.claimed.max_retries:
+        now = x.clock.now()
+        next_at = now + int(backoff_seconds(x.row.attempt) * 1_000_000)
+        hit("retry.before")
+        row = await x.commit(
+            move=BACK_OFF,
+            columns={"due_at": next_at, "attempt": x.row.attempt + 1},
+            events=[event("run.retrying", now, error=outcome.error, next_at=to_text(next_at))],
+        )
+        hit("retry.after")
+        if row is None:
+            await settle_stopped(x)
+        return False
+    move = {Failed: FAIL, Refused: REJECT, Interrupted: INTERRUPT}[type(outcome)]
+    if not await _end(x, move, {"error": orjson.dumps(outcome.error).decode()}, error=outcome.error):
+        await settle_stopped(x)
+    return False
+
+
+async def settle_unwound(x: Execution) -> bool:
+    """It was left on purpose: because the daemon drains, or because it waits. True: look again, a fact has come."""
+    if not x.waits.unwound:
+        await release(x, "drain")
+        return False
+    if x.waits.missed:
+        return True
+    facts, wake_at = x.waits.awaited()
+    move = ASK if any(fact.startswith("approval:") for fact in facts) else WAIT
+    hit("wait.before")
+    seen = x.facts
+    told = event(
+        "run.awaiting_approval" if move is ASK else "run.waiting",
+        x.clock.now(),
+        facts=facts,
+        wake_at=None if wake_at is None else to_text(wake_at),
+    )
+    row = await x.commit(
+        move=move,
+        columns={"due_at": wake_at, "awaits": orjson.dumps(facts).decode()},
+        facts_seen=seen,
+        events=[told],
+    )
+    hit("wait.after")
+    if row is not None:
+        return False
+    if x.cancel_rank == 0 and x.facts != seen:
+        return True
+    await settle_stopped(x)
+    return False
+
+
+async def release(x: Execution, reason: str) -> None:
+    """Gives the run back, or ends it if its policy says not to go on."""
+    hit("release.before")
+    now = x.clock.now()
+    if x.claimed.recovery == "interrupt":
+        message = f"it was given back ({reason}); its policy is interrupt"
+        error = {"code": "interrupted", "message": message, "detail": None}
+        move, told = INTERRUPT, finished(now, INTERRUPT, error=error)
+        row = await x.commit(move=move, columns={"error": orjson.dumps(error).decode()}, events=[told])
+    else:
+        told = event("run.released", now, reason=reason)
+        by = _requeue(x) if x.claimed.recovery == "requeue" else None
+        row = await x.commit(move=RELEASE, events=[told], by=by)
+    hit("release.after")
+    if row is None:
+        await settle_stopped(x)
+
+
+def _requeue(x: Execution) -> Any:
+    async def requeue(change: Any) -> Any:
+        return (await x.store.requeue([change]))[0]
+
+    return requeue
+
+
+async def settle_cancelled(x: Execution, abandoned: str | None = None) -> None:
+    """Its cancel takes effect."""
+    hit("cancel.before_end")
+    columns = {"abandoned": abandoned} if abandoned else {}
+    more = {"abandoned": abandoned} if abandoned else {}
+    told = finished(x.clock.now(), CANCEL_WOUND_DOWN, **more)
+    await x.commit(move=CANCEL_WOUND_DOWN, columns=columns, events=[told])
+    hit("cancel.after_end")
+
+
+async def settle_stopped(x: Execution, abandoned: str | None = None) -> None:
+    """The move that it would have made lost, or its time is over: a cancel on record comes first, then the deadline.
+    If neither is there the run belongs to somebody else, and there is nothing to write."""
+    if x.expired and not x.cancel_rank:
+        columns: dict[str, Any] = {"error": orjson.dumps(DEADLINE_ERROR).decode()}
+        if abandoned:
+            columns["abandoned"] = abandoned
+        if await _end(x, EXPIRE, columns, error=DEADLINE_ERROR):
+            return
+    await settle_cancelled(x, abandoned)

@@ -1,0 +1,24 @@
+"""Identifiers: UUIDv7 behind a readable prefix, so that ids sort by the time they were made."""
+
+import re
+from typing import Final
+
+from uuid_utils import uuid7
+
+RUN: Final = "run"
+APPROVAL: Final = "apr"
+SIGNAL: Final = "sig"
+TOKEN: Final = "tok"
+BOOT: Final = "boot"
+
+_SHAPE = re.compile(r"[a-z]+_[0-9a-f]{32}")
+
+
+def new(prefix: str) -> str:
+    """A new id; later ones sort after earlier ones made by this process."""
+    return f"{prefix}_{uuid7().hex}"
+
+
+def is_id(prefix: str, text: str) -> bool:
+    """Whether `text` could have been made by `new(prefix)`."""
+    return len(text) == len(prefix) + 33 and text.startswith(prefix) and _SHAPE.fullmatch(text) is not None

@@ -1,0 +1,342 @@
+"""The facade: every verb once. The API calls nothing else, and neither will whatever door comes next."""
+
+import asyncio
+import hashlib
+from typing import Any
+
+import orjson
+
+from latticed import ids
+from latticed.clock import Clock
+from latticed.engine.admission import Admission
+from latticed.engine.dispatcher import Dispatcher
+from latticed.engine.executor import Executor
+from latticed.engine.scheduler import Scheduler
+from latticed.errors import Conflict, Invalid, NotFound, Unavailable
+from latticed.failpoints import hit
+from latticed.metrics import Metrics
+from latticed.models.people import Answer, Principal
+from latticed.models.runs import RerunRequest, SignalRequest, StopRequest, Submission
+from latticed.models.stopping import stop_change
+from latticed.models.views import born_view
+from latticed.people import People
+from latticed.plugins import Registry
+from latticed.ports import Broker, FacadeStore
+from latticed.schemas import Schema
+from latticed.states import TERMINAL, Status
+from latticed.timelines import Timelines
+from latticed.why import explain
+
+DAY = 86_400_000_000
+_ANSWERS_A_WAIT = ("run.finished", "run.awaiting_approval")
+
+
+class Lattice(People, Timelines):
+    """What can be asked of this daemon. Everything is authorised before it comes here, and scoped to a workspace."""
+
+    def __init__(
+        self, *, store: FacadeStore, broker: Broker, clock: Clock, registry: Registry, admission: Admission,
+        dispatcher: Dispatcher, executor: Executor, scheduler: Scheduler, metrics: Metrics,
+    ) -> None:  # fmt: skip
+        self._store = store
+        self._broker = broker
+        self._clock = clock
+        self._registry = registry
+        self._admission = admission
+        self._dispatcher = dispatcher
+        self._executor = executor
+        self._scheduler = scheduler
+        self._metrics = metrics
+        self._principals: dict[str, Principal] = {}
+        self._known_workspaces: set[str] = set()
+        self.draining = False
+        self.shutdown = asyncio.Event()
+
+    # Runs
+
+    async def submit(
+        self, workspace: str, submission: Submission, principal: Principal, *, idempotency_key: str | None = None,
+        fingerprint: bytes = b"",
+    ) -> tuple[dict[str, Any], bool]:  # fmt: skip
+        """Puts a run on disk; it is there, fsync included, when this returns. True: the key was used before.
+
+        Raises:
+            Invalid: unknown target or queue.
+            NotFound: unknown workspace.
+            Conflict: the key was used with another body.
+            Unavailable: draining, or the store is away; nothing was written.
+        """
+        return await self._submit(workspace, submission, principal, "runs", idempotency_key, fingerprint)
+
+    async def _submit(
+        self, workspace: str, submission: Submission, principal: Principal, route: str, key: str | None,
+        fingerprint: bytes, **lineage: Any,
+    ) -> tuple[dict[str, Any], bool]:  # fmt: skip
+        if self.draining:
+            raise Unavailable("the daemon is stopping and takes no new runs; try again when it is back")
+        began = self._clock.monotonic()
+        await self._need_workspace(workspace)
+        hit("submit.before")
+        birth = self._admission.admit(submission, workspace, principal.name, **lineage)
+        if key is None:
+            await self._store.bear([birth])
+        else:
+            digest = hashlib.sha256(fingerprint).hexdigest()
+            since = self._clock.now() - DAY
+            run_id, replayed = await self._store.submit_once(birth, route, key, digest, since)
+            if replayed:
+                return await self.get_run(workspace, run_id), True
+        hit("submit.after")
+        self._metrics.submit.observe(self._clock.monotonic() - began)
+        return born_view(birth), False
+
+    async def get_run(self, workspace: str, run_id: str) -> dict[str, Any]:
+        """A run as models.runs.Run.
+
+        Raises:
+            NotFound: no such run in this workspace.
+        """
+        found = await self._store.find_run(workspace, _run_id(run_id))
+        if found is None:
+            raise NotFound("there is no such run")
+        return found
+
+    async def list_runs(
+        self, workspace: str, *, kind: str | None = None, status: Any = None, target: str | None = None,
+        tag: list[str] | None = None, parent: str | None = None, limit: int = 50, cursor: str | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """A page of runs, newest first.
+
+        Raises:
+            Invalid: a made-up cursor, or a tag that is not `key:value`.
+        """
+        await self._need_workspace(workspace)
+        asked = {"kind": kind, "status": status, "target": target, "parent_run_id": parent}
+        filters = {column: value for column, value in asked.items() if value}
+        tags = []
+        for text in tag or ():
+            key, colon, value = text.partition(":")
+            if not colon:
+                raise Invalid(f"tag={text!r} is not KEY:VALUE", [{"loc": ["query", "tag"], "msg": "use KEY:VALUE"}])
+            tags.append((key, value))
+        before = _cursor(ids.RUN, cursor)
+        return page(await self._store.list_runs(workspace, filters, tags, before, limit), limit)
+
+    async def wait_for(self, workspace: str, run_id: str, seconds: float) -> dict[str, Any]:
+        """A run once it is over or awaits an approval, or after so many seconds, or when the daemon drains."""
+        channel = self._broker.open_run(run_id)
+        cursor: int | None = None
+        try:
+            async with asyncio.timeout(seconds):
+                while not self.draining:
+                    more = channel.more
+                    kept = None if cursor is None else channel.after(cursor)
+                    if kept is None:
+                        found = await self._store.find_status(workspace, run_id)
+                        if found is None or found[0] in TERMINAL or found[0] == Status.AWAITING_APPROVAL:
+                            break
+                        cursor = found[1]
+                        kept = channel.after(cursor) or []
+                    if any(event.type in _ANSWERS_A_WAIT for event in kept):
+                        break
+                    await more.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._broker.close(channel)
+        return await self.get_run(workspace, run_id)
+
+    async def stop(
+        self, workspace: str, run_id: str, request: StopRequest, principal: Principal
+    ) -> dict[str, Any]:  # fmt: skip
+        """Puts a cancel on record, or climbs, as models.runs.StopAnswer.
+
+        Raises:
+            NotFound: no such run in this workspace.
+        """
+        found = await self._store.find_status(workspace, _run_id(run_id))
+        if found is None:
+            raise NotFound("there is no such run")
+        hit("stop.before")
+        change = stop_change(
+            run_id, by=principal.name, reason=request.reason, mode=request.mode, children=request.children,
+            now=self._clock.now(),
+        )  # fmt: skip
+        row = (await self._store.change(change))[0]
+        hit("stop.before_answer")
+        status = row.status if row is not None else (await self.get_run(workspace, run_id))["status"]
+        if row is None and status in TERMINAL:
+            return {
+                "stopped": False, "run_id": run_id, "status": status, "cancellation": None,
+                "reason": "run already finished",
+            }  # fmt: skip
+        cancel = row.cancel if row is not None else await self._store.find_cancel(run_id)
+        return {
+            "stopped": True,
+            "run_id": run_id,
+            "status": status,
+            "cancellation": "immediate" if status == Status.CANCELLED else "cooperative",
+            "reason": None if cancel is None else orjson.loads(cancel)["reason"],
+        }
+
+    async def rerun(
+        self, workspace: str, run_id: str, request: RerunRequest, principal: Principal, *,
+        idempotency_key: str | None = None, fingerprint: bytes = b"",
+    ) -> tuple[dict[str, Any], bool]:  # fmt: skip
+        """Runs a finished run's work again, as a new run; from a step on, with what was recorded before it.
+
+        Raises:
+            NotFound: no such run in this workspace.
+            Conflict: it is not over.
+            Invalid: no such step, or its target is gone.
+        """
+        old = await self.get_run(workspace, run_id)
+        if old["status"] not in TERMINAL:
+            raise Conflict(f"the run is {old['status']}; only a finished run can be run again")
+        journal = []
+        if request.from_step is not None:
+            number = _step_number(request.from_step)
+            known = await self._store.list_steps(run_id, number - 1, 1)
+            if not known or known[0]["id"] != request.from_step:
+                message = f"the run has no step {request.from_step!r}; GET …/steps lists them"
+                raise Invalid(message, [{"loc": ["body", "from_step"], "msg": message}])
+            journal = [record._replace(attempt=1, epoch=0) for record in await self._store.copy_journal(run_id, number)]
+        submission = Submission.model_construct(
+            kind=old["kind"], target=old["target"], goal=old["goal"], inputs=old["inputs"],
+            roles=old["requested_roles"], max_retries=old["max_retries"], queue=old["queue"],
+            priority=old["priority"], run_at=None, deadline_seconds=old["deadline_seconds"],
+            recovery=old["recovery"], mode=old["mode"], tags=old["tags"], name=old["name"],
+        )  # fmt: skip
+        return await self._submit(
+            workspace, submission, principal, f"runs/{run_id}/rerun", idempotency_key, fingerprint,
+            rerun_of=run_id, journal=journal,
+        )  # fmt: skip
+
+    async def why(self, workspace: str, run_id: str) -> dict[str, Any]:
+        """Why a run is not running, as models.runs.Why."""
+        run = await self.get_run(workspace, run_id)
+        return await explain(run, self._store, self._dispatcher, self._registry, self.draining)
+
+    async def list_steps(
+        self, workspace: str, run_id: str, *, limit: int = 50, cursor: str | None = None
+    ) -> dict[str, Any]:  # fmt: skip
+        """A page of a run's journal, oldest first."""
+        await self._need_run(workspace, run_id)
+        after = 0 if cursor is None else _step_number(cursor)
+        return page(await self._store.list_steps(run_id, after, limit), limit)
+
+    async def signal(
+        self, workspace: str, run_id: str, name: str, request: SignalRequest, principal: Principal
+    ) -> dict[str, Any]:
+        """Keeps data for a run that waits for it, or will, as models.runs.SignalAccepted."""
+        if not (0 < len(name) <= 200 and name.isprintable()):
+            raise NotFound("a signal's name has 1 to 200 printable characters")
+        signal_id = await self._store.send_signal(workspace, _run_id(run_id), name, request.data, principal.name)
+        hit("signal.after")
+        return {"accepted": True, "run_id": run_id, "name": name, "signal_id": signal_id}
+
+    # People
+
+    async def list_approvals(
+        self, workspace: str, *, status: str | None = None, lane: str | None = None, limit: int = 50,
+        cursor: str | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """A page of questions to people, newest first."""
+        await self._need_workspace(workspace)
+        before = _cursor(ids.APPROVAL, cursor)
+        return page(await self._store.list_approvals(workspace, status, lane, before, limit), limit)
+
+    async def answer(
+        self, workspace: str, approval_id: str, answer: Answer, principal: Principal
+    ) -> dict[str, Any]:  # fmt: skip
+        """Answers a question; exactly one answer wins. As models.people.Approval.
+
+        Raises:
+            NotFound: no such approval in this workspace.
+            Forbidden: it is for lanes that this token does not have.
+            Invalid: the data does not fit the approval's schema.
+            Conflict: it is answered, expired or closed.
+        """
+        if not ids.is_id(ids.APPROVAL, approval_id):
+            raise NotFound("there is no such approval")
+        asked = await self._store.find_approval_view(workspace, approval_id)
+        if asked is None:
+            raise NotFound("there is no such approval")
+        self._need_lane(principal, asked["lanes"])
+        schema = Schema.of(asked["schema"] if answer.decision == "approve" else None, "the approval")
+        if asked["status"] == "pending" and (problems := schema.problems(answer.data)):
+            errors = [{"loc": ["body", "data", *p["loc"]], "msg": p["msg"]} for p in problems]
+            raise Invalid("the data does not fit what was asked for", errors)
+        await self._store.answer(workspace, approval_id, answer, principal)
+        hit("answer.after")
+        return await self._store.find_approval_view(workspace, approval_id) or asked
+
+    # The daemon
+
+    async def ready(self) -> None:
+        """Returns if the daemon takes work.
+
+        Raises:
+            Unavailable: it drains, or the store is away.
+        """
+        if self.draining:
+            raise Unavailable("the daemon is stopping")
+        await self._store.check()
+
+    async def metrics(self) -> bytes:
+        """Figures in Prometheus' text format."""
+        m = self._metrics
+        gauges = {m.streams: self._broker.open_streams, m.running: self._dispatcher.running}
+        m.abandoned.labels("run").set(self._executor.abandoned)
+        m.abandoned.labels("thread").set(self._executor.threads.abandoned)
+        return m.text(await self._store.active_counts(), {g: float(v) for g, v in gauges.items()})
+
+    async def list_agents(self, workspace: str) -> dict[str, Any]:
+        """The configured agents."""
+        await self._need_workspace(workspace)
+        return {"items": self._registry.agents.views(), "next_cursor": None}
+
+    async def list_queues(self, workspace: str) -> dict[str, Any]:
+        """The queues with their load in this workspace."""
+        await self._need_workspace(workspace)
+        counts: dict[tuple[str, str], int] = {}
+        for of, queue, status, number in await self._store.active_counts():
+            if of == workspace:
+                counts[queue, status] = number
+        return {
+            "items": [
+                {
+                    "name": name,
+                    "concurrency": limit,
+                    "running": counts.get((name, "running"), 0) + counts.get((name, "cancelling"), 0),
+                    "queued": counts.get((name, "queued"), 0) + counts.get((name, "retrying"), 0),
+                }
+                for name, limit in sorted(self._registry.queues().items())
+            ],
+            "next_cursor": None,
+        }
+
+
+def page(items: list[dict[str, Any]], limit: int) -> dict[str, Any]:
+    """A page, with a cursor if there may be more."""
+    return {"items": items, "next_cursor": items[-1]["id"] if len(items) == limit else None}
+
+
+def _run_id(text: str) -> str:
+    if not ids.is_id(ids.RUN, text):
+        raise NotFound("there is no such run")
+    return text
+
+
+def _cursor(prefix: str, cursor: str | None) -> str | None:
+    if cursor is not None and not ids.is_id(prefix, cursor):
+        message = "this cursor was made up; use next_cursor of an earlier page"
+        raise Invalid(message, [{"loc": ["query", "cursor"], "msg": message}])
+    return cursor
+
+
+def _step_number(text: str) -> int:
+    number = text.removeprefix("step_")
+    if number == text or not number.isdecimal() or len(number) > 9:
+        raise Invalid(f"{text!r} is not the id of a step", [{"loc": ["from_step"], "msg": "use an id of GET …/steps"}])
+    return int(number)

@@ -1,0 +1,276 @@
+"""What the engine and the facade need of the outside, and what each guarantees."""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol
+
+from latticed.models.people import Answer, Principal
+from latticed.models.records import (
+    ApprovalRequest,
+    Birth,
+    Change,
+    Claimed,
+    Ending,
+    EventRecord,
+    ReadyEntry,
+    RunRow,
+    StepRecord,
+)
+
+
+class Writes(Protocol):
+    """The truth, as far as it is written. Every method of a store that writes is one transaction, on disk (fsync
+    included) when it returns, and raises `Unavailable` with nothing written if the store is away. All that a
+    transaction made true is told to the broker, in commit order, before its caller gets the outcome."""
+
+    async def change(self, *changes: Change) -> list[RunRow | None]:
+        """Makes each change whose guard holds; None for one that lost."""
+        ...
+
+    async def bear(self, births: Sequence[Birth]) -> list[RunRow]:
+        """Inserts runs as queued."""
+        ...
+
+
+class Store(Writes, Protocol):
+    """What the engine asks of the store."""
+
+    def order(self, *changes: Change) -> "asyncio.Future[list[RunRow | None]]":
+        """Orders changes without waiting; orders are carried out in the order in which they are given."""
+        ...
+
+    async def claim(self, ids: Sequence[str], owner: str) -> list[Claimed]:
+        """Claims those that can still be claimed: each claim raises the epoch, the fence of all later writes."""
+        ...
+
+    async def take_signal(self, change: Change, name: str, record: StepRecord) -> bytes | None:
+        """Takes the oldest signal and journals it, both or neither."""
+        ...
+
+    async def open_approval(self, change: Change, request: ApprovalRequest) -> RunRow | None:
+        """Opens an approval and makes the change, both or neither."""
+        ...
+
+    async def find_approval(self, approval_id: str) -> tuple[str, Any, str | None] | None:
+        """Status, answer and comment."""
+        ...
+
+    async def find_ending(self, run_id: str) -> Ending | None:
+        """How a run ended; None while it has not."""
+        ...
+
+    async def ready_lanes(self) -> list[tuple[str, str]]:
+        """Each (queue, workspace) in which something can be claimed."""
+        ...
+
+    async def list_ready(self, queue: str, workspace: str, limit: int) -> list[ReadyEntry]:
+        """The first runs of a lane, in the order in which they are to be claimed."""
+        ...
+
+    async def due(self, now: int, limit: int) -> list[tuple[str, str]]:
+        """Sleepers whose time has come."""
+        ...
+
+    async def overdue(self, now: int, limit: int) -> list[str]:
+        """Runs that nobody runs and whose deadline has passed."""
+        ...
+
+    async def expire_approvals(self, now: int, limit: int) -> int:
+        """Closes approvals whose time is over and tells their runs."""
+        ...
+
+    async def next_due(self, now: int) -> int | None:
+        """When there is something to do next."""
+        ...
+
+    async def list_owned(self) -> list[tuple[RunRow, str]]:
+        """Every run in the hands of an owner, with its recovery policy."""
+        ...
+
+    async def requeue(self, changes: Sequence[Change]) -> list[RunRow | None]:
+        """Makes each change and, where it holds, empties the run's journal after its children have their cancel."""
+        ...
+
+    async def known_runs(self, ids: Collection[str]) -> set[str]:
+        """Which of these are runs of this store."""
+        ...
+
+
+class FacadeStore(Writes, Protocol):
+    """What the facade asks of the store. A method that reads sees everything whose write has returned, and raises
+    `Unavailable` if the store is away. Where a method takes a workspace, nothing of another one is found. Pages have
+    at most `limit` items, from beyond a cursor; views are as the named model."""
+
+    async def check(self) -> None:
+        """Passes through a reader and the writer; returns if both answer."""
+        ...
+
+    # Runs
+
+    async def submit_once(self, birth: Birth, route: str, key: str, fingerprint: str, since: int) -> tuple[str, bool]:
+        """Inserts a run unless this key was used after `since`: (run id, whether that was a replay). Raises `Conflict`
+        if it was used with another fingerprint. Of several at once, one inserts."""
+        ...
+
+    async def find_run(self, workspace: str, run_id: str) -> dict[str, Any] | None:
+        """A run as models.runs.Run."""
+        ...
+
+    async def find_status(self, workspace: str, run_id: str) -> tuple[str, int] | None:
+        """Status and last sequence number of a run, as of one moment."""
+        ...
+
+    async def find_due(self, run_id: str) -> str | None:
+        """The time before which a run is not claimed, if it has one."""
+        ...
+
+    async def find_cancel(self, run_id: str) -> str | None:
+        """The cancel on record, as JSON."""
+        ...
+
+    async def list_runs(
+        self, workspace: str, filters: dict[str, Any], tags: list[tuple[str, str]], before: str | None, limit: int
+    ) -> list[dict[str, Any]]:
+        """Runs newest first, each as models.runs.Run. `filters` are columns and the values they may have."""
+        ...
+
+    async def place_in_queue(self, workspace: str, queue: str, priority: int, run_id: str) -> int:
+        """How many runs of the same queue and workspace are claimed before this one."""
+        ...
+
+    async def active_counts(self) -> list[tuple[str, str, str, int]]:
+        """How many runs there are of each (workspace, queue, status) that is not over."""
+        ...
+
+    async def list_steps(self, run_id: str, after: int, limit: int) -> list[dict[str, Any]]:
+        """The journal, oldest first, each as models.runs.Step."""
+        ...
+
+    async def copy_journal(self, run_id: str, before: int) -> list[StepRecord]:
+        """What is recorded before record number `before`, for another run to begin with."""
+        ...
+
+    async def send_signal(self, workspace: str, run_id: str, name: str, data: Any, by: str) -> str:
+        """Keeps a signal and wakes the run if it waits for it, both or neither; the signal's id. Raises `NotFound`, or
+        `Conflict` for a run that is over or being cancelled."""
+        ...
+
+    # Timelines
+
+    async def list_events(self, run_id: str, after: int, limit: int) -> list[EventRecord]:
+        """A run's events with a sequence number above `after`, oldest first, without a gap."""
+        ...
+
+    async def list_feed(
+        self, workspace: str, after: int, limit: int, types: Sequence[str] = (), kind: str | None = None
+    ) -> tuple[list[EventRecord], int]:
+        """A workspace's events above position `after`, oldest first, and the position up to which this look was
+        complete: nothing will ever be found at or below it that was not found now."""
+        ...
+
+    async def last_position(self) -> int:
+        """The position of the newest event; 0 if there is none."""
+        ...
+
+    # People
+
+    async def list_approvals(
+        self, workspace: str, status: str | None, lane: str | None, before: str | None, limit: int
+    ) -> list[dict[str, Any]]:
+        """Approvals newest first, each as models.people.Approval."""
+        ...
+
+    async def find_approval_view(self, workspace: str, approval_id: str) -> dict[str, Any] | None:
+        """An approval as models.people.Approval."""
+        ...
+
+    async def answer(self, workspace: str, approval_id: str, answer: Answer, by: Principal) -> None:
+        """Answers an approval and tells its run, both or neither. One answer wins; `Conflict` for every other, and for
+        one that comes too late."""
+        ...
+
+    async def list_workspaces(self, after: str | None, limit: int, only: str | None) -> list[Any]:
+        """Workspaces by name, each with `name` and `created_at` (microseconds)."""
+        ...
+
+    async def create_workspace(self, name: str) -> int:
+        """Makes a workspace; when, in microseconds. Raises `Conflict` if it is there already."""
+        ...
+
+    async def has_workspace(self, name: str) -> bool:
+        """Whether there is such a workspace; workspaces are never deleted."""
+        ...
+
+    async def add_token(self, values: dict[str, Any]) -> None:
+        """Keeps a token (its digest, not its text)."""
+        ...
+
+    async def find_token(self, digest: str) -> Principal | None:
+        """Who holds the token with this sha256, if it has not been revoked (its expiry is for the caller)."""
+        ...
+
+    async def list_tokens(self, workspace: str, before: str | None, limit: int) -> list[dict[str, Any]]:
+        """Tokens of a workspace, newest first, each as models.people.Token."""
+        ...
+
+    async def revoke_token(self, workspace: str, token_id: str) -> bool:
+        """Ends a token; False if there is none in this workspace."""
+        ...
+
+
+class Channel(Protocol):
+    """One timeline that is being read, shared by all its readers. It keeps only its latest events."""
+
+    @property
+    def more(self) -> asyncio.Event:
+        """Set at the next event, or when all are rung. Taken before looking, it lets nothing be missed."""
+        ...
+
+    def key(self, event: EventRecord) -> int:
+        """What a cursor into this timeline counts: a run's sequence numbers, or a feed's positions."""
+        ...
+
+    def after(self, cursor: int) -> list[EventRecord] | None:
+        """Every event after `cursor`, oldest first; None if one of them may be only in the store."""
+        ...
+
+
+class Broker(Protocol):
+    """What wakes readers. It is told each commit once, in order, and keeps nothing that the store does not have."""
+
+    def open_run(self, run_id: str) -> Channel:
+        """Joins the readers of a run's timeline. What is committed from now on is seen; end it with `close`."""
+        ...
+
+    def open_feed(self, workspace: str) -> Channel:
+        """Joins the readers of a workspace's feed. What is committed from now on is seen; end it with `close`."""
+        ...
+
+    def close(self, channel: Channel) -> None:
+        """Leaves a channel that this broker opened, once for each time it was opened."""
+        ...
+
+    def ring_all(self) -> None:
+        """Wakes every reader, to look whether the daemon ends."""
+        ...
+
+    @property
+    def open_streams(self) -> int:
+        """Readers at this moment."""
+        ...
+
+
+class Agent(Protocol):
+    """What a run targets."""
+
+    async def run(self, ctx: Any, goal: str, inputs: dict[str, Any]) -> Any:
+        """Does the work by the context; what it returns is the run's output."""
+        ...
+
+
+class Registry(Protocol):
+    """The configured agents."""
+
+    def find(self, kind: str, target: str) -> Agent | None:
+        """An agent that can run now; None if there is none of that name."""
+        ...

@@ -1,0 +1,122 @@
+"""The one place that asks which database it is: set-valued statements and what differs around them."""
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+import orjson
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Subquery,
+    Table,
+    Text,
+    Update,
+    bindparam,
+    func,
+    literal_column,
+    select,
+    text,
+    true,
+)
+from sqlalchemy.dialects import sqlite
+
+SIZES = (256, 128, 64, 32, *range(16, 0, -1))
+"""Numbers of rows that a set-valued statement is prepared for; other numbers are made of these."""
+
+_ROWS = "__ROWS__"
+
+
+class SetStatement:
+    """One statement for a whole set of rows, which are its only parameters.
+
+    One call into SQLite runs it, so the interpreter's lock is given up once and not once a row as `executemany` does
+    (which convoys with the event loop), and `VALUES` costs a quarter of `json_each` a row
+    (docs/decisions/0001-set-valued-statements.md).
+    """
+
+    def __init__(self, template: str, width: int) -> None:
+        self._template = template
+        self._row = f"({','.join('?' * width)})"
+        self._texts: dict[int, str] = {}
+
+    def execute(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[Any]:
+        """Runs it for all `rows`; what it returns, in no order."""
+        driver: Any = connection.connection.driver_connection
+        found: list[Any] = []
+        start = 0
+        while (left := len(rows) - start) > 0:
+            size = left if left <= 16 else next(size for size in SIZES if size <= left)
+            sql = self._texts.get(size)
+            if sql is None:
+                sql = self._texts[size] = self._template.replace(_ROWS, ",".join([self._row] * size))
+            # The driver's own call: what Core does around a statement is a tenth of a step's time here.
+            cursor = driver.execute(sql, tuple(chain.from_iterable(rows[start : start + size])))
+            if cursor.description is not None:
+                found += cursor.fetchall()
+            start += size
+        return found
+
+
+def insert_statement(table: Table, columns: Iterable[str], *, replace: bool = False) -> SetStatement:
+    """Inserts rows given in the order of `columns`; with `replace` a row of the same key makes way."""
+    names = list(columns)
+    verb = "INSERT OR REPLACE" if replace else "INSERT"
+    quoted = ", ".join(f'"{name}"' for name in names)
+    return SetStatement(f"{verb} INTO {table.name} ({quoted}) VALUES {_ROWS}", len(names))
+
+
+def row_set(columns: Sequence[str]) -> Subquery:
+    """The rows of a `SetStatement` as something to select from, named `r`."""
+    picked: list[ColumnElement[Any]] = [literal_column(f"column{i}").label(name) for i, name in enumerate(columns, 1)]
+    return select(*picked).select_from(text(f"(VALUES {_ROWS})")).subquery("r")
+
+
+def update_statement(statement: Update, columns: Sequence[str]) -> SetStatement:
+    """An `UPDATE … FROM row_set(columns)` without other parameters, ready to be run for any number of rows."""
+    compiled = statement.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True})
+    return SetStatement(str(compiled), len(columns))
+
+
+@lru_cache
+def id_set(parameter: str = "ids") -> Any:
+    """A set of ids as one parameter (a JSON array), to be used as `column.in_(id_set())`."""
+    each = func.json_each(bindparam(parameter, type_=Text())).table_valued("value", name="ids_each")
+    return select(each.c.value)
+
+
+def json_has(column: ColumnElement[Any], item: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Whether a JSON array in `column` holds the text `item`."""
+    each = func.json_each(column).table_valued("value", name="held")
+    return select(true()).select_from(each).where(each.c.value == item).exists()
+
+
+def json_text(column: ColumnElement[Any], key: str) -> ColumnElement[str]:
+    """The text under `key` of a JSON object in `column`; NULL if there is none."""
+    return func.json_extract(column, '$."' + key.replace('"', "") + '"')
+
+
+def literal(condition: str) -> ColumnElement[bool]:
+    """A condition of our own making, spelled out, so that it matches the condition of a partial index."""
+    return literal_column(condition)
+
+
+def json(value: Any) -> str:
+    """JSON text of a value."""
+    return orjson.dumps(value).decode()
+
+
+def json_list(values: Iterable[str]) -> str:
+    """The parameter of `id_set`."""
+    return orjson.dumps(list(values)).decode()
+
+
+def value(text: str) -> ColumnElement[str]:
+    """A text as a bound parameter."""
+    return bindparam(None, text, type_=Text(), unique=True)
+
+
+def parameter(name: str) -> Any:
+    """A named text parameter, given at execution."""
+    return bindparam(name, type_=Text())

@@ -1,0 +1,78 @@
+"""The schema's version: checked at each start with one query, changed by Alembic only when it is behind."""
+
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, inspect, text
+
+from latticed.errors import LatticedError
+from latticed.failpoints import hit
+
+HEAD = "0001"
+"""The newest revision in `migrations/`; a test compares."""
+
+
+class WrongVersion(LatticedError):
+    """The database belongs to another version of latticed."""
+
+
+def scripts() -> Path:
+    """Where the migrations are: inside the installed wheel, or beside the package in a checkout."""
+    package = Path(__file__).parent.parent
+    inside = package / "_migrations"
+    return inside if inside.is_dir() else package.parent / "migrations"
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return found
+
+
+def _newer(revision: str) -> WrongVersion:
+    return WrongVersion(
+        f"the database is newer ({revision}) than this latticed ({HEAD}); "
+        "install the latticed that last used it, or a newer one"
+    )
+
+
+def check(engine: Engine) -> None:
+    """Checks that the schema is this program's.
+
+    Raises:
+        WrongVersion: it is not.
+    """
+    with engine.connect() as connection:
+        revision = _revision(connection)
+    if revision is None or revision < HEAD:
+        raise WrongVersion(
+            "the database is older than this latticed, or empty; run `latticed migrate` or start the daemon"
+        )
+    if revision > HEAD:
+        raise _newer(revision)
+
+
+def upgrade(engine: Engine) -> str:
+    """Brings the schema to `HEAD`; says what was done.
+
+    Raises:
+        WrongVersion: the database is newer than the program.
+    """
+    with engine.connect() as connection:
+        revision = _revision(connection)
+    if revision == HEAD:
+        return f"the database is up to date ({HEAD})"
+    if revision is not None and revision > HEAD:
+        raise _newer(revision)
+    from alembic import command  # late: 100 ms that a start with an up-to-date database need not pay
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(scripts()))
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        hit("migrate.before")
+        command.upgrade(config, "head")
+        connection.commit()
+        hit("migrate.after")
+    return f"the database is now {HEAD}" + (f", was {revision}" if revision else "")

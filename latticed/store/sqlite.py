@@ -1,0 +1,99 @@
+"""SQLite: engines, pragmas and the lock that keeps a second daemon out."""
+
+import fcntl
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import StaticPool
+
+from latticed.errors import Unavailable
+
+BUSY_MILLISECONDS = 2000
+READERS = 4
+
+
+class Lock:
+    """`<db>.lock`, held for as long as the process lives; close-on-exec, so that no child inherits it."""
+
+    def __init__(self, database: Path) -> None:
+        """Takes the lock.
+
+        Raises:
+            Unavailable: another process holds it.
+        """
+        self.path = database.with_name(database.name + ".lock")
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(self._file, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._file)
+            raise Unavailable(f"{database} is locked by another latticed (process {holder}); stop it first") from None
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Gives the lock back."""
+        os.close(self._file)
+
+
+def _pragmas(connection: Any, record: Any) -> None:
+    cursor = connection.cursor()
+    # WAL lets readers read while the writer writes; FULL makes each commit an fsync.
+    for pragma in (
+        f"busy_timeout = {BUSY_MILLISECONDS}",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "cache_size = -8192",
+        "temp_store = MEMORY",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _immediate(connection: Any) -> None:
+    connection.connection.driver_connection.execute("BEGIN IMMEDIATE")
+
+
+def writing_engine(url: URL) -> Engine:
+    """The engine of the one writing connection, which begins every transaction IMMEDIATE."""
+    engine = create_engine(
+        url.set(drivername="sqlite"),
+        poolclass=StaticPool,
+        # The connection lives in the writer's thread; the driver's own transactions are off.
+        connect_args={"isolation_level": None, "check_same_thread": False, "cached_statements": 512},
+    )
+    event.listen(engine, "connect", _pragmas)
+    event.listen(engine, "begin", _immediate)
+    return engine
+
+
+def reading_engine(url: URL) -> AsyncEngine:
+    """The engine of the readers, which can write nothing."""
+    engine = create_async_engine(
+        url.set(drivername="sqlite+aiosqlite"),
+        pool_size=READERS,
+        max_overflow=0,
+        pool_timeout=30,
+        connect_args={"isolation_level": None},
+    )
+
+    def read_only(connection: Any, record: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+        cursor.execute("PRAGMA query_only = ON")
+        cursor.close()
+
+    event.listen(engine.sync_engine, "connect", read_only)
+    return engine
+
+
+def version() -> tuple[int, ...]:
+    """The version of the SQLite library in use."""
+    return sqlite3.sqlite_version_info

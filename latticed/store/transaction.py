@@ -1,0 +1,253 @@
+"""What one write transaction can do, for one caller or for a whole batch at the cost of one.
+
+`apply` is the one function that moves a run: compare-and-set on the move's source states (and the owner's fence),
+with its events, its journal and all that must become true together with it.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any
+
+import orjson
+from sqlalchemy import ColumnElement, Connection, delete, null, select, update
+from sqlalchemy.sql import func
+
+from latticed.models.records import STOP_MODES, Birth, Change, EventRecord, NewEvent, RunRow, StepRecord, event
+from latticed.models.stopping import stop_change
+from latticed.states import ACTIVE, CLAIM, OWNED, TERMINAL, WAKE, Move, Status
+from latticed.store import dialects as d
+from latticed.store.tables import approvals, bodies, events, one_of, runs, signals, steps
+
+ROW = tuple(runs.c[name] for name in RunRow._fields)
+
+Shape = tuple[Move | None, frozenset[Status], bool, bool, bool, bool, bool, tuple[str, ...]]
+
+
+def _shape(change: Change) -> Shape:
+    return (
+        change.move,
+        change.states if change.move is None else change.move.sources,
+        change.epoch is not None,
+        change.facts_seen is not None,
+        change.awaited is not None,
+        change.below_cancel_rank is not None,
+        change.delivers,
+        tuple(change.columns),
+    )
+
+
+@lru_cache(maxsize=512)
+def _move_statement(shape: Shape) -> d.SetStatement:
+    """The guarded update of all changes of one shape: their rows in, the rows whose guard held out."""
+    move, sources, fenced, by_facts, by_awaited, by_rank, delivers, columns = shape
+    names = ("id", "now", "n", "g_owner", "g_epoch", "g_facts", "g_awaited", "g_rank", *(f"c_{c}" for c in columns))
+    r = d.row_set(names)
+    values: dict[str, Any] = {"updated_at": r.c.now, "last_seq": runs.c.last_seq + r.c.n}
+    if move is not None:
+        values["status"] = str(move.target)
+        if move.target not in OWNED:
+            values |= {"owner": null(), "due_at": null(), "awaits": null()}
+        if move.target in TERMINAL:
+            values["finished_at"] = r.c.now
+        if move is CLAIM:
+            values |= {"epoch": runs.c.epoch + 1, "started_at": func.coalesce(runs.c.started_at, r.c.now)}
+    if delivers:
+        values["facts"] = runs.c.facts + 1
+    values |= {name: r.c[f"c_{name}"] for name in columns}
+    # The unary plus keeps the planner from looking up by status: the id is what finds the row.
+    held: list[ColumnElement[bool]] = [runs.c.id == r.c.id, d.literal("+" + one_of("runs.status", sources))]
+    if move is CLAIM:
+        held.append(runs.c.due_at.is_(None))
+    if fenced:
+        held += [runs.c.owner == r.c.g_owner, runs.c.epoch == r.c.g_epoch]
+    if by_facts:
+        held.append(runs.c.facts == r.c.g_facts)
+    if by_awaited:
+        held.append(d.json_has(runs.c.awaits, r.c.g_awaited))
+    if by_rank:
+        held.append(runs.c.cancel_rank < r.c.g_rank)
+    return d.update_statement(update(runs).values(values).where(*held).returning(*ROW), names)
+
+
+_BORN = {"status": str(Status.QUEUED), "recoveries": 0, "attempt": 1, "epoch": 0, "last_seq": 1, "facts": 0,
+         "cancel_rank": 0}  # fmt: skip
+_BIRTH = (
+    "id", "workspace", "kind", "target", "version", "name", "mode", "queue", "priority", "max_retries", "recovery",
+    "due_at", "run_at", "deadline_seconds", "deadline_at", "parent_run_id", "detached", "rerun_of", "created_by",
+    "created_at",
+)  # fmt: skip
+_BEAR = d.insert_statement(runs, (*_BIRTH, "tags", "updated_at", *_BORN))
+_BODY = d.insert_statement(bodies, ("run_id", "goal", "inputs", "roles"))
+_EVENT = d.insert_statement(events, ("position", "run_id", "seq", "type", "at", "workspace", "kind", "data"))
+_STEP = d.insert_statement(steps, ("run_id", *StepRecord._fields), replace=True)
+_CLOSE_APPROVALS = (
+    update(approvals).values(status="closed").where(approvals.c.run_id.in_(d.id_set()), approvals.c.status == "pending")
+)
+_CHILDREN = select(runs.c.id, runs.c.parent_run_id).where(
+    runs.c.parent_run_id.in_(d.id_set()), ~runs.c.detached, runs.c.status.in_(sorted(ACTIVE))
+)
+
+
+class Transaction:
+    """One open transaction. Collects what it made true; the writer tells it once it is committed."""
+
+    def __init__(self, connection: Connection, now: int, position: int) -> None:
+        self.connection = connection
+        self.now = now
+        self.position = position
+        self.rows: list[RunRow] = []
+        self.events: list[EventRecord] = []
+        self.facts: list[tuple[str, str]] = []
+        self.times: list[int] = []
+
+    def apply(self, changes: Sequence[Change]) -> list[RunRow | None]:
+        """Makes each change whose guard holds, in order; None where neither it nor its `otherwise` held."""
+        outcomes: list[RunRow | None] = [None] * len(changes)
+        pending = list(range(len(changes)))
+        while pending:  # A wave holds one change a run, so that two of one run are made one after the other.
+            wave: dict[str, int] = {}
+            later = []
+            for i in pending:
+                if changes[i].run_id in wave:
+                    later.append(i)
+                else:
+                    wave[changes[i].run_id] = i
+            self._wave([(i, changes[i]) for i in wave.values()], outcomes)
+            pending = later
+        return outcomes
+
+    def bear(self, births: Sequence[Birth]) -> list[RunRow]:
+        """Inserts runs as queued, each with its first event."""
+        if not births:
+            return []
+        given = attrgetter(*_BIRTH)
+        constants = tuple(_BORN.values())
+        _BEAR.execute(self.connection, [(*given(b), d.json(b.tags), self.now, *constants) for b in births])
+        _BODY.execute(self.connection, [(b.id, d.json(b.goal), b.inputs.decode(), d.json(b.roles)) for b in births])
+        rows = [
+            RunRow(b.id, b.workspace, b.kind, b.target, b.queue, b.priority, "queued", 0, 1, None, 1, 0, b.due_at,
+                   b.deadline_at, 0, b.parent_run_id, b.detached, None, 0)
+            for b in births
+        ]  # fmt: skip
+        self.rows += rows
+        self._append(
+            [(row, [event("run.queued", b.created_at, target=b.target, queue=b.queue, by=b.created_by)])
+             for row, b in zip(rows, births, strict=True)]
+        )  # fmt: skip
+        self._journal([(b.id, record) for b in births for record in b.journal])
+        return rows
+
+    def _wave(self, wave: list[tuple[int, Change]], outcomes: list[RunRow | None]) -> None:
+        held: list[tuple[RunRow, Change]] = []
+        while wave:
+            by_shape: dict[Shape, list[tuple[int, Change]]] = {}
+            for item in wave:
+                by_shape.setdefault(_shape(item[1]), []).append(item)
+            wave = []
+            for shape, items in by_shape.items():
+                rows = self._update(shape, [change for _, change in items])
+                for i, change in items:
+                    if (row := rows.get(change.run_id)) is not None:
+                        outcomes[i] = row
+                        held.append((row, change))
+                    elif change.otherwise is not None:
+                        wave.append((i, change.otherwise))
+        self.rows += [row for row, _ in held]
+        self._append([(row, change.events) for row, change in held if change.events])
+        self._journal([(row.id, record) for row, change in held for record in change.steps])
+        self.bear([birth for _, change in held for birth in change.births])
+        self._follow(held)
+
+    def _update(self, shape: Shape, changes: list[Change]) -> dict[str, RunRow]:
+        rows = [
+            (c.run_id, self.now, len(c.events), c.owner, c.epoch, c.facts_seen, c.awaited, c.below_cancel_rank,
+             *c.columns.values())
+            for c in changes
+        ]  # fmt: skip
+        found = _move_statement(shape).execute(self.connection, rows)
+        return {row[0]: RunRow._make(row) for row in found}
+
+    def _follow(self, held: list[tuple[RunRow, Change]]) -> None:
+        """What an end or a cancel makes true of others, in the same transaction."""
+        ended = [row for row, change in held if change.move is not None and row.status in TERMINAL]
+        cancelled = [row for row, change in held if row.cancel_rank and "cancel_rank" in change.columns]
+        stopped = [*ended, *cancelled]
+        if ended:
+            self.connection.execute(_CLOSE_APPROVALS, {"ids": d.json_list(row.id for row in ended)})
+        if stopped:
+            self._stop_children({row.id: row for row in stopped})
+        for row in ended:
+            if row.parent_run_id is not None:
+                self.deliver(
+                    row.parent_run_id,
+                    f"child:{row.id}",
+                    [event("child.finished", self.now, run_id=row.id, status=row.status, detached=bool(row.detached))],
+                )
+
+    def _stop_children(self, parents: dict[str, RunRow]) -> None:
+        found = self.connection.execute(_CHILDREN, {"ids": d.json_list(parents)}).all()
+        stops = []
+        for child, parent_id in found:
+            parent = parents[parent_id]
+            asked = orjson.loads(parent.cancel) if parent.cancel else {"children": True}
+            if asked["children"]:
+                reason = f"its parent {parent_id} is {parent.status}"
+                mode = STOP_MODES[max(parent.cancel_rank, 1)]
+                stops.append(stop_change(child, by=parent_id, reason=reason, mode=mode, children=True, now=self.now))
+        if stops:
+            self.apply(stops)
+
+    def deliver(self, run_id: str, fact: str, told: list[NewEvent]) -> tuple[RunRow | None, RunRow | None]:
+        """A fact has come for a run: it is counted and told, and wakes the run if that waits for it.
+
+        Returns the run as it was touched and as it was woken; None where that did not apply.
+        """
+        self.facts.append((run_id, fact))
+        touched, woken = self.apply(
+            [
+                Change(run_id, states=ACTIVE, delivers=True, events=told),
+                Change(run_id, WAKE, awaited=fact, events=[event("run.woken", self.now, by=fact)]),
+            ]
+        )
+        return touched, woken
+
+    def forget(self, row: RunRow, reason: str) -> None:
+        """Empties a run's journal, after its children have their cancel, so that it begins anew."""
+        found = self.connection.execute(_CHILDREN, {"ids": d.json_list([row.id])}).all()
+        self.apply(
+            [
+                stop_change(child, by=row.id, reason=reason, mode="graceful", children=True, now=self.now)
+                for child, _ in found
+            ]
+        )
+        self.connection.execute(_CLOSE_APPROVALS, {"ids": d.json_list([row.id])})
+        self.connection.execute(delete(steps).where(steps.c.run_id == row.id))
+        self.connection.execute(update(signals).where(signals.c.run_id == row.id).values(consumed_by=None))
+
+    def _append(self, told: list[tuple[RunRow, list[NewEvent]]]) -> None:
+        if not told:
+            return
+        rows = []
+        for row, new in told:
+            seq = row.last_seq - len(new)
+            for item in new:
+                seq += 1
+                self.position += 1
+                data = item.data or orjson.dumps({"epoch": row.epoch, "attempt": row.attempt})
+                rows.append((self.position, row.id, seq, item.type, item.at, row.workspace, row.kind, data.decode()))
+                self.events.append(
+                    EventRecord(row.id, seq, self.position, item.type, row.workspace, row.kind, item.at, data)
+                )
+        _EVENT.execute(self.connection, rows)
+
+    def _journal(self, records: list[tuple[str, StepRecord]]) -> None:
+        if records:
+            _STEP.execute(
+                self.connection,
+                [(run_id, *record[:-2], record.outcome.decode(), record.error.decode()) for run_id, record in records],
+            )
+
+
+Work = Callable[[Transaction], Any]
+"""A transaction of its own shape: reads, decides and writes; raises a LatticedError only before it has written."""

@@ -1,0 +1,179 @@
+"""Group commit: writes that arrive together share one transaction and one fsync.
+
+One thread owns the one writing connection. It takes what is waiting, executes it as one transaction, commits, and
+hands the outcomes back to the event loop in one call. An idle writer begins at once; while it commits the next
+batch gathers, so nobody waits for a timer. If a member fails the batch is rolled back and its members are run one by
+one, so that each caller sees only its own error; if the store itself is away all members are told so at once.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+from latticed.clock import Clock
+from latticed.errors import LatticedError, Unavailable
+from latticed.failpoints import hit
+from latticed.models.records import Birth, Change, Commit
+from latticed.store.faults import translate
+from latticed.store.transaction import Transaction, Work
+
+BATCH_LIMIT = 512
+"""Members of one transaction, so that a flood cannot hold a commit for long."""
+
+
+@dataclass(slots=True)
+class _Order:
+    what: Sequence[Change] | Sequence[Birth] | Work
+    future: "asyncio.Future[Any]"
+
+
+class Writer:
+    """The one writer. All methods are called in the event loop's thread.
+
+    `on_commit` is called in the loop for every transaction that made something true, in commit order and before the
+    callers get their outcomes. `observe(members, seconds)` is told of each commit.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        on_commit: Callable[[Commit], None],
+        observe: Callable[[int, float], None] = lambda members, seconds: None,
+    ) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._on_commit = on_commit
+        self._observe = observe
+        self._orders: SimpleQueue[_Order | None] = SimpleQueue()
+        self._position: int | None = None
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, what: Sequence[Change] | Sequence[Birth] | Work) -> "asyncio.Future[Any]":
+        """Orders a transaction: changes, births, or work of its own. The outcome comes once it is committed."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._orders.put(_Order(what, future))
+        return future
+
+    async def close(self) -> None:
+        """Commits what is ordered and ends the thread."""
+        self._orders.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        connection = None
+        closing = False
+        while not closing:
+            orders: list[_Order] = []
+            order = self._orders.get()
+            while True:
+                if order is None:
+                    closing = True
+                    break
+                orders.append(order)
+                if len(orders) >= BATCH_LIMIT:
+                    break
+                try:
+                    order = self._orders.get_nowait()
+                except Empty:
+                    break
+            if not orders:
+                break
+            try:
+                if connection is None:
+                    connection = self._engine.connect()
+                self._batch(connection, orders)
+            except Exception as error:  # The connection itself is of no use any more: a new one is made next time.
+                self._deliver(None, [(order, translate(error)) for order in orders])
+                self._discard(connection)
+                connection = None
+        self._discard(connection)
+
+    def _discard(self, connection: Any) -> None:
+        if connection is not None:
+            try:
+                connection.invalidate()
+                connection.close()
+            except Exception as error:
+                translate(error)
+
+    def _batch(self, connection: Any, orders: list[_Order]) -> None:
+        try:
+            self._transact(connection, orders)
+        except Exception as error:
+            connection.rollback()
+            fault = translate(error)
+            if len(orders) == 1 or isinstance(fault, Unavailable):
+                self._deliver(None, [(order, fault) for order in orders])
+                return
+            for order in orders:
+                self._batch(connection, [order])
+
+    def _transact(self, connection: Any, orders: list[_Order]) -> None:
+        began = self._clock.monotonic()
+        if self._position is None:
+            self._position = _last_position(connection)
+            connection.rollback()
+        transaction = Transaction(connection, self._clock.now(), self._position)
+        outcomes: list[tuple[_Order, Any]] = []
+        connection.begin()
+        gathered: list[_Order] = []
+        for order in orders:
+            if callable(order.what):
+                self._apply(transaction, gathered, outcomes)
+                gathered = []
+                try:
+                    outcomes.append((order, order.what(transaction)))
+                except LatticedError as refusal:
+                    outcomes.append((order, refusal))
+            else:
+                gathered.append(order)
+        self._apply(transaction, gathered, outcomes)
+        hit("commit.before")
+        connection.commit()
+        hit("commit.after")
+        self._position = transaction.position
+        self._observe(len(orders), self._clock.monotonic() - began)
+        self._deliver(Commit(transaction.rows, transaction.events, transaction.facts, transaction.times), outcomes)
+
+    def _apply(self, transaction: Transaction, orders: list[_Order], outcomes: list[tuple[_Order, Any]]) -> None:
+        """Births and changes of many callers as one set each. Births first: nothing refers to a run unborn."""
+        births: list[Birth] = []
+        changes: list[Change] = []
+        spans: list[tuple[_Order, bool, int, int]] = []
+        for order in orders:
+            items: Any = order.what
+            born = bool(items) and isinstance(items[0], Birth)
+            into: list[Any] = births if born else changes
+            spans.append((order, born, len(into), len(into) + len(items)))
+            into.extend(items)
+        rows = transaction.bear(births)
+        moved = transaction.apply(changes)
+        outcomes += [(order, (rows if born else moved)[start:end]) for order, born, start, end in spans]
+
+    def _deliver(self, commit: Commit | None, outcomes: list[tuple[_Order, Any]]) -> None:
+        def tell() -> None:
+            if commit is not None and (commit.rows or commit.events):
+                self._on_commit(commit)
+            for order, outcome in outcomes:
+                if order.future.done():
+                    continue
+                if isinstance(outcome, BaseException):
+                    order.future.set_exception(outcome)
+                else:
+                    order.future.set_result(outcome)
+
+        self._loop.call_soon_threadsafe(tell)
+
+
+def _last_position(connection: Any) -> int:
+    """The highest position ever given, also if its event was pruned."""
+    found = connection.execute(text("SELECT seq FROM sqlite_sequence WHERE name = 'events'")).scalar()
+    return int(found or 0)

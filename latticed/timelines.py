@@ -1,0 +1,228 @@
+"""The facade's timelines: pages, streams, replay. A reader is a cursor into the log and a wake-up."""
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from latticed import ids
+from latticed.clock import to_text
+from latticed.errors import Invalid, NotFound
+from latticed.models.records import EventRecord
+from latticed.ports import Broker, Channel, FacadeStore
+from latticed.states import TERMINAL
+
+BATCH = 200
+"""Events that one look at the disk brings to a stream."""
+
+
+class Timeline:
+    """One reader of one timeline."""
+
+    def __init__(
+        self, store: FacadeStore, broker: Broker, channel: Channel, cursor: int, is_shut: Callable[[], bool]
+    ) -> None:  # fmt: skip
+        self._store = store
+        self._broker = broker
+        self._channel = channel
+        self._cursor = cursor
+        self._is_shut = is_shut
+        self._closed = False
+        self.ended = False
+        """At open: the run is over and the cursor is at its end."""
+        self.final_status: str | None = None
+        """How the run ended, once nothing more will come."""
+
+    async def next(self) -> list[EventRecord]:
+        """The next events, once there are some; empty when nothing more will ever come, or the daemon ends."""
+        while not (self.final_status is not None or self._is_shut()):
+            more = self._channel.more
+            kept = self._channel.after(self._cursor)
+            found = await self._read() if kept is None else kept
+            if kept is not None and kept:
+                self._cursor = self._channel.key(kept[-1])
+            wanted = [event for event in found if self._wants(event)]
+            if wanted:
+                self._see(wanted[-1])
+                return wanted
+            if not found and (kept is not None or not self._behind):
+                await more.wait()
+        return []
+
+    _behind = False
+
+    async def _read(self) -> list[EventRecord]:
+        raise NotImplementedError
+
+    def _wants(self, event: EventRecord) -> bool:
+        return True
+
+    def _see(self, last: EventRecord) -> None:
+        """The last event that is handed out."""
+
+    def close(self) -> None:
+        """Leaves; call it however the reading ends."""
+        if not self._closed:
+            self._closed = True
+            self._broker.close(self._channel)
+
+
+class RunTimeline(Timeline):
+    """A reader of one run's timeline; the cursor is a sequence number."""
+
+    run_id: str
+    _over: str | None = None
+
+    async def _read(self) -> list[EventRecord]:
+        found = await self._store.list_events(self.run_id, self._cursor, BATCH)
+        if found:
+            self._cursor = found[-1].seq
+        return found
+
+    def _see(self, last: EventRecord) -> None:
+        if last.type == "run.finished":
+            self._over = orjson.loads(last.data)["status"]
+
+    async def next(self) -> list[EventRecord]:
+        if self._over is not None:
+            self.final_status = self._over
+        return await super().next()
+
+
+class FeedTimeline(Timeline):
+    """A reader of a workspace's feed; the cursor is a position."""
+
+    workspace: str
+    types: frozenset[str]
+    kind: str | None
+
+    async def _read(self) -> list[EventRecord]:
+        before = self._cursor
+        found, self._cursor = await self._store.list_feed(self.workspace, before, BATCH, sorted(self.types), self.kind)
+        self._behind = self._cursor > before
+        return found
+
+    def _wants(self, event: EventRecord) -> bool:
+        return (not self.types or event.type in self.types) and (self.kind is None or event.kind == self.kind)
+
+
+class Timelines:
+    """The verbs of timelines, for the facade."""
+
+    _store: FacadeStore
+    _broker: Broker
+    _shut = False
+
+    def say_goodbye(self) -> None:
+        """Ends every stream; whoever reads may come again later."""
+        self._shut = True
+        self._broker.ring_all()
+
+    async def _need_run(self, workspace: str, run_id: str) -> tuple[str, int]:
+        found = await self._store.find_status(workspace, run_id) if ids.is_id(ids.RUN, run_id) else None
+        if found is None:
+            raise NotFound("there is no such run")
+        return found
+
+    async def open_timeline(self, workspace: str, run_id: str, *, after: int, resumed: bool) -> RunTimeline:
+        """A reader of a run's events from after `after` on.
+
+        Raises:
+            NotFound: no such run in this workspace.
+            Invalid: beyond the run's last event.
+        """
+        status, last = await self._need_run(workspace, run_id)
+        if after > last:
+            raise _beyond(after, last, resumed)
+        timeline = RunTimeline(self._store, self._broker, self._broker.open_run(run_id), after, lambda: self._shut)
+        timeline.run_id = run_id
+        if status in TERMINAL and after == last:
+            timeline.ended, timeline.final_status = True, status
+        return timeline
+
+    async def open_feed(
+        self, workspace: str, *, after: int | None, resumed: bool, types: list[str], kind: str | None
+    ) -> FeedTimeline:
+        """A reader of a workspace's events from after position `after` on; None: from now.
+
+        Raises:
+            NotFound: no such workspace.
+            Invalid: beyond the last position.
+        """
+        await self._need_workspace(workspace)
+        channel = self._broker.open_feed(workspace)
+        try:
+            last = await self._store.last_position()
+            if after is not None and after > last:
+                raise _beyond(after, last, resumed)
+        except BaseException:
+            self._broker.close(channel)
+            raise
+        cursor = last if after is None else after
+        timeline = FeedTimeline(self._store, self._broker, channel, cursor, lambda: self._shut)
+        timeline.workspace, timeline.types, timeline.kind = workspace, frozenset(types), kind
+        return timeline
+
+    async def _need_workspace(self, workspace: str) -> None:
+        raise NotImplementedError
+
+    async def list_events(self, workspace: str, run_id: str, *, after: int, limit: int) -> dict[str, Any]:
+        """A page of a run's events, oldest first, as models.events.EventPage."""
+        await self._need_run(workspace, run_id)
+        found = await self._store.list_events(run_id, after, limit)
+        return {"items": [event.view() for event in found], "next_cursor": str(found[-1].seq) if found else None}
+
+    async def list_feed(
+        self, workspace: str, *, after: int, limit: int, types: list[str], kind: str | None
+    ) -> dict[str, Any]:
+        """A page of a workspace's events, oldest first, as models.events.FeedPage."""
+        await self._need_workspace(workspace)
+        found: list[EventRecord] = []
+        cursor = after
+        while len(found) < limit:
+            more, reached = await self._store.list_feed(workspace, cursor, limit - len(found), types, kind)
+            found += more
+            if reached <= cursor:
+                break
+            cursor = reached
+        next_cursor = str(cursor) if cursor > after else None
+        return {"items": [event.feed_view() for event in found], "next_cursor": next_cursor}
+
+    async def list_frames(
+        self, workspace: str, run_id: str, *, limit: int = 50, cursor: str | None = None
+    ) -> dict[str, Any]:
+        """A page of a run's timeline as frames, as models.runs.FramePage."""
+        await self._need_run(workspace, run_id)
+        if cursor is not None and not (cursor.isdecimal() and len(cursor) <= 12):
+            message = "this cursor was made up; use next_cursor of an earlier page"
+            raise Invalid(message, [{"loc": ["query", "cursor"], "msg": message}])
+        found = await self._store.list_events(run_id, int(cursor or 0), limit)
+        next_cursor = str(found[-1].seq) if len(found) == limit else None
+        return {"items": [_frame(event) for event in found], "next_cursor": next_cursor}
+
+
+def _beyond(after: int, last: int, resumed: bool) -> Invalid:
+    name = "Last-Event-ID" if resumed else "after"
+    message = f"{name} {after} is beyond the last event, {last}"
+    return Invalid(message, [{"loc": ["header" if resumed else "query", name], "msg": message}])
+
+
+_DECISIONS = {"decision", "outcome"}
+_WHY = ("reason", "by", "policy")
+
+
+def _frame(event: EventRecord) -> dict[str, Any]:
+    data: dict[str, Any] = orjson.loads(event.data)
+    why = next((str(data[key]) for key in _WHY if data.get(key)), None)
+    if why is None and isinstance(data.get("error"), dict):
+        why = data["error"].get("message")
+    return {
+        "index": event.seq,
+        "event": event.type,
+        "actor": str(data.get("by") or data.get("name") or "latticed"),
+        "at": to_text(event.at),
+        "why": why,
+        "input": data.get("args", data.get("facts")),
+        "output": {key: value for key, value in data.items() if key not in _DECISIONS} or None,
+        "decision": next((str(data[key]) for key in sorted(_DECISIONS) if key in data), None),
+    }

@@ -1,0 +1,190 @@
+"""The store away: requests are refused with the reason, nothing is half-written, work goes on when it is back."""
+
+import resource
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError
+
+from latticed.errors import Unavailable
+from latticed.store.faults import translate
+from tests.conftest import Daemon, wait_until
+from tests.timeline import begun, lines, pending_question, well_ended
+
+Make = Callable[..., Daemon]
+
+
+@contextmanager
+def locked(one: Daemon) -> Iterator[None]:
+    """Another process's write transaction."""
+    other = sqlite3.connect(one.state_dir / "latticed.db", isolation_level=None, timeout=10)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+    finally:
+        other.close()
+
+
+@contextmanager
+def unwritable(one: Daemon) -> Iterator[None]:
+    """No file of the daemon's grows any more: each write beyond 32 KiB is an error."""
+    pid, unlimited = one.process.pid, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (32768, resource.RLIM_INFINITY))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
+
+
+@contextmanager
+def full(one: Daemon) -> Iterator[None]:
+    """Not a byte is left on the file system of the state directory."""
+    ballast = one.state_dir / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            try:
+                while file.write(b"x" * size):
+                    pass
+            except OSError:
+                continue
+    try:
+        yield
+    finally:
+        ballast.unlink()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file system of four megabytes."""
+    path = tmp_path_factory.mktemp("small")
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(path)], capture_output=True, check=False
+    )
+    if made.returncode != 0:
+        pytest.skip("may not mount a small file system")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+CONFIG = {
+    "queues": {"narrow": {"concurrency": 1}},
+    "runs": {"park_seconds": 0.1, "drain_seconds": 1.0, "grace_seconds": 0.5, "kill_seconds": 0.5},
+}
+
+
+@pytest.mark.parametrize(
+    ("away", "reason"),
+    [(locked, "locked by another process"), (unwritable, "does not read or write"), (full, "the disk is full")],
+)
+def test_while_the_store_is_away(
+    daemon: Make, tmp_path: Path, request: pytest.FixtureRequest, away: Any, reason: str
+) -> None:
+    state_dir = request.getfixturevalue("small") / "state" if away is full else tmp_path / "state"
+    one = daemon(config=CONFIG, state_dir=state_dir)
+    effects = tmp_path / "effects"
+    for _ in range(3):
+        one.run("steps", inputs={"n": 20})
+    working = begun(one, "steps", {"n": 3, "seconds": 0.2, "effects": str(effects)}, queue="narrow")
+    behind = one.post_run("echo", queue="narrow")["id"]
+    telling = begun(one, "long_wait", {"what": "signal"})
+    asker = begun(one, "asker")
+    one.wait(asker, "awaiting_approval")
+    one.wait(telling, "waiting")
+    question = pending_question(one, asker)
+    one.wait_event(working, "step.started")
+    given_up = begun(one, "slow_to_end", {"seconds": 0.8})
+    one.stop_run(given_up)
+    body = {"target": "echo", "goal": "refused", "tags": {"refused": "1"}}
+    asked: list[tuple[str, Any, dict[str, str]]] = [
+        ("runs", body, {}),
+        ("runs", body, {"Idempotency-Key": "refused-once"}),
+        (f"runs/{telling}/stop", {}, {}),
+        (f"runs/{telling}/signals/go", {"data": 1}, {}),
+        (f"approvals/{question}", {"decision": "approve"}, {}),
+        ("tokens", {"name": "refused", "role": "viewer"}, {}),
+    ]
+
+    with away(one):
+        with ThreadPoolExecutor(len(asked)) as pool:
+            answers = list(
+                pool.map(lambda a: one.client.post(one.path(a[0]), json=a[1], headers=a[2], timeout=30), asked)
+            )
+        for answer in answers:
+            problem = answer.json()
+            assert (answer.status_code, problem["code"]) == (503, "unavailable")
+            assert reason in problem["detail"]
+        if away is locked:  # What cannot write can still begin to.
+            assert reason in one.client.get("/readyz").json()["detail"]
+        assert one.client.get("/healthz").status_code == 200
+        assert one.client.get(one.path("runs"), params={"tag": "refused:1"}).json()["items"] == []
+        wait_until(lambda: [line for line in one.log_lines if line["event"] == "store_away"])
+        assert one.get(working)["status"] == "running"
+        assert one.get(behind)["status"] == "queued"
+        assert one.get(telling)["status"] == "waiting"
+
+    wait_until(lambda: one.client.get("/readyz").status_code == 200)  # and nobody did anything about it
+    assert well_ended(one, working, "ok")["output"] == [0, 1, 2]
+    assert lines(effects) == ["step 0", "step 1", "step 2"], "no step ran again"
+    assert (one.get(working)["recoveries"], one.get(working)["epoch"]) == (0, 1)
+    assert well_ended(one, behind, "ok")["epoch"] == 1
+    assert well_ended(one, given_up)["abandoned"] == "task", "although its code has ended meanwhile"
+    again = [one.client.post(one.path(tail), json=sent, headers=headers) for tail, sent, headers in asked]
+    assert [answer.status_code for answer in again] == [202, 202, 202, 409, 200, 201]
+    assert well_ended(one, telling)["cancel"] is not None
+    assert one.wait(asker)["status"] == "ok"
+    assert len(one.client.get(one.path("runs"), params={"tag": "refused:1"}).json()["items"]) == 2
+    assert one.stop() == 0
+
+
+def test_a_cancel_and_a_drain_survive_that_the_store_is_away(daemon: Make) -> None:
+    one = daemon(config={"runs": {"grace_seconds": 0.1, "kill_seconds": 0.1, "drain_seconds": 0.2}})
+    stopped, swallow, held = begun(one, "awaiter"), begun(one, "swallow"), begun(one, "innocent")
+    one.stop_run(stopped)
+    one.stop_run(swallow)
+    with locked(one):
+        wait_until(lambda: {stopped, swallow, held} <= {line.get("run") for line in one.log_lines})
+        assert {one.get(run_id)["status"] for run_id in (stopped, swallow)} == {"cancelling"}
+        assert one.get(held)["status"] == "running"
+        assert one.stop() == 0
+    one.start()
+    well_ended(one, stopped)
+    well_ended(one, swallow)
+    assert well_ended(one, held, "ok")["epoch"] == 2
+
+
+@pytest.mark.parametrize("pragma", ["query_only = ON", "mode=ro"])
+def test_a_store_that_is_read_only_is_away_and_says_so(tmp_path: Path, pragma: str) -> None:
+    path = tmp_path / "some.db"
+    sqlite3.connect(path).execute("CREATE TABLE t (a)").connection.close()
+    engine = create_engine(f"sqlite:///file:{path}?uri=true" + ("&mode=ro" if pragma == "mode=ro" else ""))
+    with engine.connect() as connection:
+        if pragma != "mode=ro":
+            connection.execute(text(f"PRAGMA {pragma}"))
+        with pytest.raises(DBAPIError) as raised:
+            connection.execute(text("INSERT INTO t VALUES (1)"))
+    engine.dispose()
+    fault = translate(raised.value)
+    assert isinstance(fault, Unavailable)
+    assert "the database is read-only" in fault.detail
+
+
+def test_a_daemon_does_not_start_on_what_it_cannot_write(daemon: Make, small: Path) -> None:
+    one = daemon(config={"store": {"url": f"sqlite+aiosqlite:///{small}/read-only.db"}}, start=False)
+    subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+    try:
+        assert one.launch().wait_exit() in (70, 75)
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", str(small)], check=True)
+    last = one.log.splitlines()[-1]
+    assert last.startswith("latticed: ")
+    assert "read-only" in last.lower()
