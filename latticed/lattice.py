@@ -154,9 +154,9 @@ class Lattice(People, Timelines):
         Raises:
             NotFound: no such run in this workspace.
         """
-        found = await self._store.find_status(workspace, _run_id(run_id))
-        if found is None:
-            raise NotFound("there is no such run")
+        live = self._executor.live.get(_run_id(run_id))
+        if live is None or live.row.workspace != workspace:  # What runs here is known without a read.
+            await self._need_run(workspace, run_id)
         hit("stop.before")
         change = stop_change(
             run_id, by=principal.name, reason=request.reason, mode=request.mode, children=request.children,

@@ -196,12 +196,11 @@ def test_a_stopped_run_takes_its_questions_back(quick: Daemon) -> None:
     assert answer(quick, approval_id).status_code == 409
 
 
-def test_a_question_outlives_the_daemon(daemon: Any) -> None:
-    one = daemon()
-    run_id = one.post_run("asker", "still there?")["id"]
-    approval_id = asked(one, run_id)["id"]
-    one.kill()
-    one.start()
-    assert asked(one, run_id)["id"] == approval_id
-    answer(one, approval_id, data={"here": True})
-    assert one.wait(run_id, "ok")["output"] == {"answer": {"here": True}}
+def test_a_question_outlives_the_daemon(doomed: Daemon) -> None:
+    run_id = doomed.post_run("asker", "still there?")["id"]
+    approval_id = asked(doomed, run_id)["id"]
+    doomed.kill()
+    doomed.start()
+    assert asked(doomed, run_id)["id"] == approval_id
+    answer(doomed, approval_id, data={"here": True})
+    assert doomed.wait(run_id, "ok")["output"] == {"answer": {"here": True}}

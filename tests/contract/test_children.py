@@ -1,6 +1,5 @@
 """Children: born once, awaited like anything else, and gone with their parent unless they are on their own."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,6 @@ import pytest
 
 from latticed.errors import ChildFailed, RunError
 from tests.agents_for_tests import pause
-from tests.beside import agents_in
 from tests.conftest import TERMINAL, Daemon, wait_until
 from tests.contract.conftest import PARK
 from tests.contract.test_steps import LONG, ended, left, lines
@@ -217,21 +215,12 @@ def test_a_stop_may_leave_the_children_alone(quick: Daemon) -> None:
 
 async def nests(ctx: Any, goal: str, inputs: dict[str, Any]) -> int:
     depth = inputs["depth"]
-    return 1 + (await ctx.run("agent", "nests", inputs={"depth": depth - 1}) if depth else 0)
+    return 1 + (await ctx.run("agent", "nests", inputs={"depth": depth - 1}, queue="one") if depth else 0)
 
 
-def test_parents_that_wait_leave_their_slots_to_their_children(daemon: Callable[..., Daemon]) -> None:
-    one = daemon(
-        config={
-            "runs": {"park_seconds": PARK},
-            "queues": {"default": {"concurrency": 1}},
-            "agents": agents_in("tests.contract.test_children"),
-        }
-    )
-    run_id = one.post_run("nests", inputs={"depth": 4})["id"]
-    others = [one.post_run("has_child")["id"] for _ in range(3)]
-    assert one.wait(run_id, TERMINAL)["output"] == 5
-    assert [one.wait(other)["status"] for other in others] == ["ok"] * 3
+def test_parents_that_wait_leave_their_slots_to_their_children(narrow: Daemon) -> None:
+    runs = [narrow.post_run("nests", queue="one", inputs={"depth": depth})["id"] for depth in (4, 1, 1)]
+    assert [narrow.wait(run_id, TERMINAL)["output"] for run_id in runs] == [5, 2, 2]
 
 
 async def fans_out(ctx: Any, goal: str, inputs: dict[str, Any]) -> Any:

@@ -1,7 +1,6 @@
 """Plain `def` agents: the same names, blocking, in a thread."""
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import pytest
 
 from latticed.errors import Misuse, StepFailed
 from tests.agents_for_tests import forever, pause
-from tests.beside import agents_in
 from tests.conftest import Daemon, wait_until
 from tests.contract.test_steps import LONG, ended, left, lines
 
@@ -77,11 +75,10 @@ def plain_steps(ctx: Any, goal: str, inputs: dict[str, Any]) -> Any:
     ]
 
 
-def test_plain_agents_that_hold_all_threads_still_take_their_steps(daemon: Callable[..., Daemon]) -> None:
-    one = daemon(config={"runs": {"threads": 2}, "agents": agents_in("tests.contract.test_plain_agents")})
-    runs = [one.post_run("plain_steps")["id"] for _ in range(8)]
-    assert [one.wait(run_id)["output"] for run_id in runs] == [[1, 2, 3, 3, 3]] * 8
-    assert one.run("plain_thread")["output"][0] is True, "a step runs in the thread that waits for it"
+def test_plain_agents_that_hold_all_threads_still_take_their_steps(narrow: Daemon) -> None:
+    runs = [narrow.post_run("plain_steps")["id"] for _ in range(8)]
+    assert [narrow.wait(run_id)["output"] for run_id in runs] == [[1, 2, 3, 3, 3]] * 8
+    assert narrow.run("plain_thread")["output"][0] is True, "a step runs in the thread that waits for it"
 
 
 def plain_awaits(ctx: Any, goal: str, inputs: dict[str, Any]) -> None:

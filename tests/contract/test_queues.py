@@ -15,9 +15,8 @@ from latticed.clock import SystemClock, from_text
 from latticed.models.records import Birth
 from latticed.store import open_store
 from tests.agents_for_tests import leave, pause
-from tests.beside import agents_in
 from tests.conftest import Daemon, wait_until
-from tests.contract.conftest import PARK
+from tests.contract.conftest import configuration
 
 MANY = 10_000
 
@@ -50,12 +49,6 @@ def queued_before(state_dir: Path, workspace: str, count: int, target: str, **fi
 
     with asyncio.Runner() as runner:
         return runner.run(put())
-
-
-def configured(daemon: Callable[..., Daemon], queues: dict[str, int], start: bool = True, **runs: Any) -> Daemon:
-    limits = {name: {"concurrency": limit} for name, limit in queues.items()}
-    agents = agents_in("tests.contract.test_queues")
-    return daemon(start=start, config={"runs": {"park_seconds": PARK} | runs, "queues": limits, "agents": agents})
 
 
 def why(one: Daemon, run_id: str) -> dict[str, Any]:
@@ -97,58 +90,91 @@ async def fails_once(ctx: Any, goal: str, inputs: dict[str, Any]) -> None:
         raise RuntimeError("once more")
 
 
-def test_a_queue_and_the_daemon_have_their_limits(daemon: Callable[..., Daemon]) -> None:
-    one = configured(daemon, {"default": 3, "narrow": 1, "closed": 2}, concurrency=4)
-    wide = [one.post_run("works", inputs={"seconds": 0.1})["id"] for _ in range(9)]
-    narrow = [one.post_run("works", queue="narrow", inputs={"seconds": 0.1})["id"] for _ in range(4)]
-    for run_id in wide + narrow:
-        assert one.wait(run_id)["status"] == "ok"
-    assert most_at_once(one, wide) == 3
-    assert most_at_once(one, narrow) == 1
-    assert most_at_once(one, wide + narrow) == 4
+def stopped(one: Daemon, runs: list[str]) -> None:
+    """Gives back what the runs hold."""
+    for run_id in runs:
+        one.stop_run(run_id, mode="now")
+    for run_id in runs:
+        one.wait(run_id)
 
 
-def test_why_says_what_a_run_waits_for(daemon: Callable[..., Daemon]) -> None:
-    one = configured(daemon, {"default": 2, "other": 2}, concurrency=3)
-    running = [one.post_run("works", inputs={"seconds": 60})["id"] for _ in range(2)]
+def test_a_queue_and_the_daemon_have_their_limits(narrow: Daemon) -> None:
+    wide = [narrow.post_run("works", inputs={"seconds": 0.1})["id"] for _ in range(9)]
+    lone = [narrow.post_run("works", queue="one", inputs={"seconds": 0.1})["id"] for _ in range(4)]
+    for run_id in wide + lone:
+        assert narrow.wait(run_id)["status"] == "ok"
+    assert most_at_once(narrow, wide) == 3
+    assert most_at_once(narrow, lone) == 1
+    assert most_at_once(narrow, wide + lone) == 4
+
+
+def test_why_says_what_a_run_waits_for(narrow: Daemon) -> None:
+    running = [narrow.post_run("works", queue="two", inputs={"seconds": 60})["id"] for _ in range(2)]
     for run_id in running:
-        one.wait_event(run_id, "run.started")
-    first, second = (one.post_run("works")["id"] for _ in range(2))
-    said = [why(one, run_id) for run_id in (running[0], first, second)]
+        narrow.wait_event(run_id, "run.started")
+    first, second = (narrow.post_run("works", queue="two")["id"] for _ in range(2))
+    said = [why(narrow, run_id) for run_id in (running[0], first, second)]
     assert [each["code"] for each in said] == ["running", "queue_full", "queue_full"]
     assert [each["position"] for each in said] == [None, 0, 1]
     assert "2 of 2" in said[1]["reason"]
-    running.append(one.post_run("works", queue="other", inputs={"seconds": 60})["id"])
-    one.wait_event(running[-1], "run.started")
-    waits = one.post_run("works", queue="other")["id"]
-    assert (why(one, waits)["code"], why(one, waits)["queue"]) == ("daemon_full", "other")
-    assert [queue(one)[key] for key in ("concurrency", "running", "queued")] == [2, 2, 2]
-    delayed = one.post_run("works", run_at="2999-01-01T00:00:00Z")["id"]
-    assert (why(one, delayed)["code"], why(one, delayed)["until"]) == ("delayed", "2999-01-01T00:00:00.000000Z")
-    for run_id in running:
-        one.stop_run(run_id, mode="now")
+    assert [queue(narrow, "two")[key] for key in ("concurrency", "running", "queued")] == [2, 2, 2]
+    running += [narrow.post_run("works", inputs={"seconds": 60})["id"] for _ in range(2)]
+    narrow.wait_event(running[-1], "run.started")
+    waits = narrow.post_run("works")["id"]
+    assert (why(narrow, waits)["code"], why(narrow, waits)["queue"]) == ("daemon_full", "default")
+    delayed = narrow.post_run("works", run_at="2999-01-01T00:00:00Z")["id"]
+    assert (why(narrow, delayed)["code"], why(narrow, delayed)["until"]) == ("delayed", "2999-01-01T00:00:00.000000Z")
+    stopped(narrow, [*running, delayed])
     for run_id in (first, second, waits):
-        assert one.wait(run_id)["status"] == "ok"
-        assert why(one, run_id)["code"] == "finished"
+        assert narrow.wait(run_id)["status"] == "ok"
+        assert why(narrow, run_id)["code"] == "finished"
 
 
-def test_a_higher_priority_comes_first_then_the_older_run(daemon: Callable[..., Daemon]) -> None:
-    one = configured(daemon, {"default": 1})
-    blocks = one.post_run("works", inputs={"seconds": 60})["id"]
-    one.wait_event(blocks, "run.started")
+def test_a_higher_priority_comes_first_then_the_older_run(narrow: Daemon) -> None:
+    blocks = narrow.post_run("works", queue="one", inputs={"seconds": 60})["id"]
+    narrow.wait_event(blocks, "run.started")
     priorities = [0, -100, 5, 100, 0, 5, -1]
-    runs = [one.post_run("works", priority=priority, inputs={"seconds": 0})["id"] for priority in priorities]
-    assert [why(one, run_id)["position"] for run_id in runs] == [3, 6, 1, 0, 4, 2, 5]
-    one.stop_run(blocks, mode="now")
+    runs = [
+        narrow.post_run("works", queue="one", priority=priority, inputs={"seconds": 0})["id"] for priority in priorities
+    ]
+    assert [why(narrow, run_id)["position"] for run_id in runs] == [3, 6, 1, 0, 4, 2, 5]
+    stopped(narrow, [blocks])
     for run_id in runs:
-        one.wait(run_id, "ok")
+        narrow.wait(run_id, "ok")
     order = sorted(range(len(runs)), key=lambda i: (-priorities[i], i))
-    assert started_in_order(one, runs) == [runs[i] for i in order]
+    assert started_in_order(narrow, runs) == [runs[i] for i in order]
+
+
+def test_nothing_that_waits_holds_a_slot(narrow: Daemon) -> None:
+    def begun(target: str, **fields: Any) -> str:
+        return str(narrow.post_run(target, queue="one", **fields)["id"])
+
+    waiting = [begun("rests"), begun("signaller"), begun("parent", inputs={"child": "rests"})]
+    asking, again = begun("asker"), begun("fails_once", max_retries=1)
+    delayed = begun("rests", run_at="2999-01-01T00:00:00Z")
+    for run_id in waiting:
+        narrow.wait(run_id, "waiting")
+    narrow.wait(asking, "awaiting_approval")
+    assert narrow.wait(begun("works"))["status"] == "ok"
+    assert narrow.wait(again)["status"] == "retried_ok"
+    assert queue(narrow, "one") == {"name": "one", "concurrency": 1, "running": 0, "queued": 1}
+    stopped(narrow, [*waiting, asking, delayed])
+
+
+def test_a_delayed_run_starts_at_its_time_and_not_before(narrow: Daemon) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    delayed = narrow.post_run("works", run_at=soon.isoformat())["id"]
+    past = narrow.post_run("works", run_at="2001-01-01T00:00:00Z")["id"]
+    assert narrow.wait(past)["status"] == "ok"
+    assert narrow.get(delayed)["status"] == "queued"
+    run = narrow.wait(delayed, "ok")
+    late = from_text(run["started_at"]) - from_text(soon.isoformat())
+    assert 0 <= late < 1_000_000
 
 
 def test_a_crowd_delays_another_workspaces_run_by_a_round_at_most(daemon: Callable[..., Daemon]) -> None:
     slots, others = 2, [f"other{i}" for i in range(5)]
-    one = configured(daemon, {"default": slots}, start=False)
+    one = daemon(start=False, config=configuration({"default": slots}))
     queued_before(one.state_dir, "crowd", MANY, "works", priority=100)
     one.start()
     one.workspace = "crowd"
@@ -174,7 +200,7 @@ def test_a_crowd_delays_another_workspaces_run_by_a_round_at_most(daemon: Callab
 
 
 def test_ten_thousand_sleepers_hold_no_slot(daemon: Callable[..., Daemon]) -> None:
-    one = configured(daemon, {"default": 200}, start=False)
+    one = daemon(start=False, config=configuration({"default": 200}))
     sleepers = queued_before(one.state_dir, "default", MANY, "rests")
     one.start()
     before = psutil.Process(one.process.pid).memory_info().rss
@@ -190,62 +216,24 @@ def test_ten_thousand_sleepers_hold_no_slot(daemon: Callable[..., Daemon]) -> No
     assert (one.get(sleepers[-1])["status"], queue(one)["running"]) == ("waiting", 0)
 
 
-def test_nothing_that_waits_holds_a_slot(daemon: Callable[..., Daemon]) -> None:
-    one = configured(daemon, {"default": 1})
-    waiting = {
-        "waiting": [
-            one.post_run("rests")["id"],
-            one.post_run("signaller")["id"],
-            one.post_run("parent", inputs={"child": "rests"})["id"],
-        ],
-        "awaiting_approval": [one.post_run("asker")["id"]],
-        "retrying": [one.post_run("fails_once", max_retries=1)["id"]],
-        "queued": [one.post_run("rests", run_at="2999-01-01T00:00:00Z")["id"]],
-    }
-    for status in ("awaiting_approval", "waiting"):
-        for run_id in waiting[status]:
-            one.wait(run_id, status)
-    assert one.run("works")["status"] == "ok"
-    backing_off = one.wait(waiting["retrying"][0], {"retrying", "retried_ok"})
-    if backing_off["status"] == "retrying":
-        assert why(one, backing_off["id"])["code"] in ("backing_off", "about_to_start", "running", "finished")
-    assert one.wait(waiting["retrying"][0])["status"] == "retried_ok"
-    assert queue(one)["running"] == 0
-
-
-def test_a_delayed_run_starts_at_its_time_and_not_before(daemon: Callable[..., Daemon]) -> None:
-    one = configured(daemon, {"default": 1})
-    soon = datetime.now(UTC) + timedelta(seconds=1.2)
-    delayed = one.post_run("works", run_at=soon.isoformat())["id"]
-    past = one.post_run("works", run_at="2001-01-01T00:00:00Z")["id"]
-    assert one.wait(past)["status"] == "ok"
-    assert one.get(delayed)["status"] == "queued"
-    run = one.wait(delayed, "ok")
-    late = from_text(run["started_at"]) - from_text(soon.isoformat())
-    assert 0 <= late < 1_000_000
-    overdue = one.post_run("works", run_at=(datetime.now(UTC) + timedelta(seconds=0.5)).isoformat())["id"]
+def test_a_restart_finds_what_is_due_and_leaves_what_has_no_agent(daemon: Callable[..., Daemon]) -> None:
+    one = daemon(config=configuration({"default": 1, "gone": 1}))
+    blocks = one.post_run("works", inputs={"seconds": 60})["id"]
+    one.wait_event(blocks, "run.started")
+    waits = one.post_run("fails_once", max_retries=1)["id"]
+    due_at = (datetime.now(UTC) + timedelta(seconds=0.5)).isoformat()
+    homeless, overdue = (one.post_run("works", queue=name, run_at=due_at)["id"] for name in ("gone", "default"))
     due = time.monotonic() + 0.5
     one.kill()
     wait_until(lambda: time.monotonic() > due)
+    without = configuration({"default": 1})
+    one.configure(without | {"agents": without["agents"] | {"fails_once": None}})
     one.start()
-    assert one.wait(overdue)["status"] == "ok", "what fell due meanwhile is claimed at the start"
-
-
-def test_a_run_whose_agent_is_gone_stays_queued_until_it_is_back(daemon: Callable[..., Daemon]) -> None:
-    one = configured(daemon, {"default": 1, "gone": 1})
-    blocks = one.post_run("works", inputs={"seconds": 60})["id"]
-    waits = one.post_run("fails_once", max_retries=1)["id"]
-    homeless = one.post_run("works", queue="gone", run_at=(datetime.now(UTC) + timedelta(seconds=1)).isoformat())["id"]
-    one.wait_event(blocks, "run.started")
-    one.stop()
-    agents = agents_in("tests.contract.test_queues")
-    one.configure({"agents": agents | {"fails_once": None}, "queues": {"default": {"concurrency": 1}}})
-    one.start()
-    one.stop_run(blocks, mode="now")
-    assert one.run("echo")["status"] == "ok", "it is in nobody's way"
+    stopped(one, [blocks])
+    assert one.wait(overdue)["status"] == "ok", "what fell due meanwhile is claimed"
     assert (one.get(waits)["status"], why(one, waits)["code"]) == ("queued", "agent_missing")
-    wait_until(lambda: why(one, homeless)["code"] == "queue_full")
-    one.configure({"agents": agents, "queues": {"gone": {"concurrency": 1}}})
+    assert (one.get(homeless)["status"], why(one, homeless)["code"]) == ("queued", "queue_full")
+    one.configure(configuration({"default": 1, "gone": 1}))
     one.restart()
     assert one.wait(waits)["status"] == "retried_ok"
     assert one.wait(homeless)["status"] == "ok"

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import pytest
 
 from latticed.clock import from_text
 from tests.agents_for_tests import pause
-from tests.beside import agents_in
 from tests.conftest import Daemon, wait_until
 from tests.contract.conftest import PARK
 from tests.contract.test_steps import LONG, ended, left, lines
@@ -97,27 +95,25 @@ def test_an_endless_sleep_is_a_long_one(quick: Daemon) -> None:
     assert quick.get(run_id)["status"] == "cancelled"
 
 
-def test_wake_times_survive_a_restart_and_what_fell_due_fires_at_start(
-    daemon: Callable[..., Daemon], tmp_path: Path
-) -> None:
+def test_wake_times_survive_a_restart_and_what_fell_due_fires_at_start(doomed: Daemon, tmp_path: Path) -> None:
     effects = tmp_path / "effects"
-    one = daemon(config={"runs": {"park_seconds": PARK}, "agents": agents_in("tests.contract.test_waits")})
-    soon = one.post_run("naps", inputs={"seconds": [0.5], "effects": str(effects)})["id"]
-    later = one.post_run("naps", inputs={"seconds": [3600]})["id"]
-    in_place = one.post_run("naps", inputs={"seconds": [PARK / 2] * 40})["id"]
-    one.wait(soon, "waiting")
-    before = one.wait(later, "waiting")["pause"]
-    wait_until(lambda: len(one.steps(in_place)) > 3)
+    soon = doomed.post_run("naps", inputs={"seconds": [0.5], "effects": str(effects)})["id"]
+    later = doomed.post_run("naps", inputs={"seconds": [3600]})["id"]
+    in_place = doomed.post_run("naps", inputs={"seconds": [PARK / 2] * 40})["id"]
+    doomed.wait(soon, "waiting")
+    before = doomed.wait(later, "waiting")["pause"]
+    wait_until(lambda: len(doomed.steps(in_place)) > 3)
     due = time.monotonic() + 0.5
-    one.kill()
+    doomed.kill()
     wait_until(lambda: time.monotonic() > due)
     assert not effects.exists()
-    one.start()
-    one.wait(soon, "ok")
+    doomed.start()
+    doomed.wait(soon, "ok")
     assert lines(effects) == ["awake"]
-    assert (one.get(later)["status"], one.get(later)["pause"]) == ("waiting", before)
-    assert one.wait(in_place, "ok")["recoveries"] == 0, "a crash in a row without a new record counts, no other"
-    assert len(one.steps(in_place)) == 40
+    assert (doomed.get(later)["status"], doomed.get(later)["pause"]) == ("waiting", before)
+    assert doomed.wait(in_place, "ok")["recoveries"] == 0, "only crashes in a row without a new record count"
+    assert len(doomed.steps(in_place)) == 40
+    doomed.stop_run(later)
 
 
 # --- several things at once ------------------------------------------------------------------------------------------
@@ -250,26 +246,34 @@ def test_waits_pass_through_what_asyncio_has(quick: Daemon, tmp_path: Path) -> N
 
 
 async def left_behind(ctx: Any, goal: str, inputs: dict[str, Any]) -> str:
-    """Leaves a task of its own behind each time it is entered; that one must not disturb the next entry."""
+    """Leaves a task of its own behind when it is first unwound, and takes its time over that."""
 
     async def background() -> None:
-        await pause(LONG / 2)
+        await pause(0.6)
+        left(ctx, inputs, "tries")
         await ctx.step("background", left, ctx, inputs, "background")
 
-    task = asyncio.create_task(background())
-    await ctx.wait_signal("go")
-    task.cancel()
-    return str(await ctx.step("front", lambda: "front"))
+    first = not lines(Path(inputs["effects"]))
+    task = asyncio.create_task(background()) if first else None
+    try:
+        await ctx.wait_signal("go")
+    finally:
+        if first:
+            left(ctx, inputs, "unwinding")
+            await pause(0.3)
+    await ctx.step("front", pause, 0.6)
+    return f"entered again: {task is None}"
 
 
 def test_what_an_entry_left_behind_can_do_nothing(quick: Daemon, tmp_path: Path) -> None:
     effects = tmp_path / "effects"
     run_id = quick.post_run("left_behind", inputs={"effects": str(effects)})["id"]
-    quick.wait(run_id, "waiting")
-    for _ in range(3):  # Some may come while it is on its way to be woken.
-        quick.client.post(quick.path(f"runs/{run_id}/signals/go"), json={})
-    assert quick.wait(run_id, "ok")["output"] == "front"
-    assert not effects.exists()
+    wait_until(lambda: lines(effects))
+    quick.client.post(quick.path(f"runs/{run_id}/signals/go"), json={})
+    run = quick.wait(run_id, "ok")
+    assert (run["output"], run["epoch"]) == ("entered again: True", 1), "entered again at once, with the same claim"
+    assert lines(effects) == ["unwinding", "tries"]
+    assert [step["name"] for step in quick.steps(run_id)] == ["go", "front"]
 
 
 # --- under a shield --------------------------------------------------------------------------------------------------

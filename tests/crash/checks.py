@@ -261,12 +261,12 @@ def ends_have_reasons(seen: Observed) -> Wrongs:
 
 
 CHECKS: tuple[Callable[[Observed], Wrongs], ...] = (
-    runs_end_once,
     accepted_runs_are_there,
     timelines_are_whole,
     readers_saw_the_truth,
     recorded_steps_never_ran_again,
     records_are_told_once,
+    runs_end_once,
     nothing_ran_after_the_end,
     nobody_waits_for_nothing,
     outputs_are_what_was_recorded,
@@ -282,7 +282,8 @@ def wrongs(seen: Observed) -> list[str]:
     """Everything that does not hold."""
     found = [f"at once: {each}" for each in seen.ledger.wrong]
     for check in CHECKS:
-        found += [f"{check.__name__}: {each}" for each in check(seen)]
-        if found and check is runs_end_once:
+        new = [f"{check.__name__}: {each}" for each in check(seen)]
+        found += new
+        if new and check is runs_end_once:
             break  # The others presume that all is over.
     return found

@@ -4,7 +4,7 @@ Read the lessons in the order of their numbers. Each shows an agent, which is wh
 be seen of its runs from outside. `daemon` and its verbs are in `tests/conftest.py`; they do nothing but HTTP.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,11 @@ def lessons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         one.close()
 
 
-@pytest.fixture
-def mortal(daemon: Callable[..., Daemon]) -> Daemon:
-    """A daemon for lessons that kill it."""
-    return daemon(config=configuration())
+@pytest.fixture(scope="session")
+def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon for lessons that kill it and start it again."""
+    one = Daemon(tmp_path_factory.mktemp("mortal"), config=configuration())
+    try:
+        yield one.start()
+    finally:
+        one.close()

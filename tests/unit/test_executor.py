@@ -94,6 +94,7 @@ async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
     try:
         yield made
     finally:
+        await made.executor.drain(0.01, 0.01, asyncio.Event())
         made.executor.threads.close()
         await store.close()
 

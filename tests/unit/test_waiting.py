@@ -89,8 +89,9 @@ async def test_nothing_is_unwound_while_a_line_runs(waits: Waits) -> None:
         await task
 
 
-async def test_a_wait_that_is_over_counts_as_running_before_its_line_goes_on(waits: Waits) -> None:
-    one, two = await begin(waits, Wait(SECOND, fact="signal:one"), Wait(0, fact="signal:two"))
+async def test_a_wait_that_is_over_counts_as_running_before_its_line_goes_on(waits: Waits, clock: Hands) -> None:
+    one, two = await begin(waits, Wait(SECOND, fact="signal:one"), Wait(SECOND, fact="signal:two"))
+    clock.at = SECOND
     waits.deliver("signal:one")
     waits.consider()
     assert waits.unwound == []
