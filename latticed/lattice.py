@@ -125,20 +125,23 @@ class Lattice(People, Timelines):
     async def wait_for(self, workspace: str, run_id: str, seconds: float) -> dict[str, Any]:
         """A run once it is over or awaits an approval, or after so many seconds, or when the daemon drains."""
         channel = self._broker.open_run(run_id)
-        cursor: int | None = None
+        cursor = channel.last
+        # What is being executed here is known not to be over, and what comes from now on comes by the channel.
+        live = self._executor.live.get(run_id)
+        known = run_id in self._dispatcher.claiming or (live is not None and not live.settling)
         try:
             async with asyncio.timeout(seconds):
                 while not self.draining:
                     more = channel.more
-                    kept = None if cursor is None else channel.after(cursor)
-                    if kept is None:
+                    if not known:
                         found = await self._store.find_status(workspace, run_id)
                         if found is None or found[0] in TERMINAL or found[0] == Status.AWAITING_APPROVAL:
                             break
-                        cursor = found[1]
-                        kept = channel.after(cursor) or []
-                    if any(event.type in _ANSWERS_A_WAIT for event in kept):
+                        known = True
+                    news = channel.newer(cursor)
+                    if any(event.type in _ANSWERS_A_WAIT for event in news):
                         break
+                    cursor = channel.last
                     await more.wait()
         except TimeoutError:
             pass

@@ -230,6 +230,15 @@ class Channel(Protocol):
         """What a cursor into this timeline counts: a run's sequence numbers, or a feed's positions."""
         ...
 
+    @property
+    def last(self) -> int:
+        """The cursor behind the newest event that is kept; 0 if none has come yet."""
+        ...
+
+    def newer(self, cursor: int) -> list[EventRecord]:
+        """What is kept after `cursor`, whether or not something between is only in the store."""
+        ...
+
     def after(self, cursor: int) -> list[EventRecord] | None:
         """Every event after `cursor`, oldest first; None if one of them may be only in the store."""
         ...

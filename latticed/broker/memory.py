@@ -46,10 +46,19 @@ class Channel:
         self.more.set()
         self.more = asyncio.Event()
 
+    @property
+    def last(self) -> int:
+        """The cursor behind the newest event that is kept; 0 if none has come yet."""
+        return self.key(self._events[-1]) if self._events else 0
+
     def after(self, cursor: int) -> list[EventRecord] | None:
         """What is kept after `cursor`; None if something between is only on disk."""
         if self._since is None or cursor < self._since:
             return None
+        return self.newer(cursor)
+
+    def newer(self, cursor: int) -> list[EventRecord]:
+        """What is kept after `cursor`, whether or not something between is only on disk."""
         found: list[EventRecord] = []
         for event in reversed(self._events):
             if self.key(event) <= cursor:

@@ -36,7 +36,8 @@ class Asked:
 
 
 class Entry:
-    """Made anew each time the code is entered; one that was left is dead, and so is what was left behind in it."""
+    """Made anew each time the code is entered. One that was unwound stays so: what was left behind in it can do
+    nothing."""
 
     def __init__(self, execution: Execution) -> None:
         self.x = execution
@@ -55,7 +56,7 @@ class Entry:
                 now would be in the journal when the code is entered again, where it does not belong.
         """
         branch = current_branch.get(None)
-        if self.waits is not self.x.waits or (branch is not None and branch.closed):
+        if branch is not None and branch.closed:
             raise Cancelled
         if not self.x.stopping and (self.waits.unwound or self.x.draining):
             raise Suspended

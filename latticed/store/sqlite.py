@@ -81,6 +81,9 @@ def reading_engine(url: URL) -> AsyncEngine:
         pool_size=READERS,
         max_overflow=0,
         pool_timeout=30,
+        # Nothing to roll back, which would be two more hops to the connection's thread for every read.
+        pool_reset_on_return=None,
+        isolation_level="AUTOCOMMIT",
         connect_args={"isolation_level": None},
     )
 
@@ -88,6 +91,7 @@ def reading_engine(url: URL) -> AsyncEngine:
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
         cursor.execute("PRAGMA query_only = ON")
+        cursor.execute("PRAGMA cache_size = -1024")
         cursor.close()
 
     event.listen(engine.sync_engine, "connect", read_only)

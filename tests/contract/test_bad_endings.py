@@ -128,7 +128,9 @@ async def cancels_itself(ctx: Any, goal: str, inputs: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("where", ["agent", "step", "gather"])
 def test_code_that_cancels_itself_has_failed(quick: Daemon, where: str) -> None:
-    assert ended(quick, "cancels_itself", "failed", goal=where)["error"]["code"] == "error"
+    run = ended(quick, "cancels_itself", "failed", goal=where)
+    assert run["error"]["code"] == "error"
+    assert ("'gives up'" in run["error"]["message"]) == (where == "step"), "a step that does so is a failed step"
 
 
 # --- that does not take a hint ---------------------------------------------------------------------------------------

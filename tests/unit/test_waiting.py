@@ -1,11 +1,13 @@
 """Waiting in place and being unwound, without a daemon: the clock is the test's."""
 
 import asyncio
+from threading import Event
 from typing import Any
 
 import pytest
 
 from latticed.engine.lasting import Late, outlast, unbroken
+from latticed.engine.threads import Threads
 from latticed.engine.waiting import Wait, Waits
 from latticed.errors import Cancelled, Suspended
 from tests.wait import eventually
@@ -204,3 +206,29 @@ async def test_what_takes_too_long_is_left_to_itself(cancels: int) -> None:
         await task
     assert not future.done()
     assert isinstance(raised.value, asyncio.CancelledError if cancels else TimeoutError)
+
+
+# --- threads ---------------------------------------------------------------------------------------------------------
+
+
+async def test_what_times_out_while_it_waits_for_a_thread_never_begins() -> None:
+    threads, release, ran = Threads(1), Event(), []
+    holder = asyncio.create_task(threads.run(release.wait))
+    await eventually(lambda: threads.busy == 1)
+    with pytest.raises(TimeoutError):
+        await threads.run(lambda: ran.append("late"), seconds=0.02)
+    release.set()
+    await holder
+    await threads.run(str)
+    assert (ran, threads.abandoned) == ([], 0)
+    threads.close()
+
+
+async def test_a_thread_that_is_left_to_itself_is_counted_until_it_comes_back() -> None:
+    threads, release = Threads(1), Event()
+    with pytest.raises(TimeoutError):
+        await threads.run(release.wait, seconds=0.02)
+    assert threads.abandoned == 1
+    release.set()
+    await eventually(lambda: threads.abandoned == 0 and threads.busy == 0)
+    threads.close()
