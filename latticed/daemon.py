@@ -200,6 +200,8 @@ async def _serve(config: Config, ready: Callable[[str], None] | None) -> NoRetur
     notifier.ready(address)
     heartbeat = Heartbeat(notifier, store)
     heartbeat.start()
+    if config.retention.ok_days is not None or config.retention.failed_days is not None:
+        logger.warning("retention_not_acted_on", reason="this version removes no finished runs, whatever is configured")
     logger.info("ready", address=address, version=__version__, pid=os.getpid())
     if ready is not None:
         ready(address)
