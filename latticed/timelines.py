@@ -1,5 +1,6 @@
 """The facade's timelines: pages, streams, replay. A reader is a cursor into the log and a wake-up."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ BATCH = 200
 """Events that one look at the disk brings to a stream."""
 
 
-class Timeline:
+class Timeline(ABC):
     """One reader of one timeline."""
 
     def __init__(
@@ -51,14 +52,16 @@ class Timeline:
 
     _behind = False
 
+    @abstractmethod
     async def _read(self) -> list[EventRecord]:
-        raise NotImplementedError
+        """What the disk has after the cursor, which moves on."""
 
     def _wants(self, event: EventRecord) -> bool:
         return True
 
     def _see(self, last: EventRecord) -> None:
-        """The last event that is handed out."""
+        """The last event that is handed out; a timeline that has an end looks for it here."""
+        return
 
     def close(self) -> None:
         """Leaves; call it however the reading ends."""
@@ -106,7 +109,7 @@ class FeedTimeline(Timeline):
         return (not self.types or event.type in self.types) and (self.kind is None or event.kind == self.kind)
 
 
-class Timelines:
+class Timelines(ABC):
     """The verbs of timelines, for the facade."""
 
     _store: FacadeStore
@@ -163,8 +166,9 @@ class Timelines:
         timeline.workspace, timeline.types, timeline.kind = workspace, frozenset(types), kind
         return timeline
 
+    @abstractmethod
     async def _need_workspace(self, workspace: str) -> None:
-        raise NotImplementedError
+        """Returns if there is such a workspace; else raises NotFound."""
 
     async def list_events(self, workspace: str, run_id: str, *, after: int, limit: int) -> dict[str, Any]:
         """A page of a run's events, oldest first, as models.events.EventPage."""
