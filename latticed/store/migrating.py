@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from latticed.errors import LatticedError
 from latticed.failpoints import hit
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision in `migrations/`; a test compares."""
 
 

@@ -38,7 +38,9 @@ workspaces = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("created_at", BIG, nullable=False),
+    Column("removed_at", BIG),
 )
+"""`removed_at`: from then on it is not there for anybody, and what it holds is being removed."""
 
 tokens = Table(
     "tokens",
@@ -52,6 +54,7 @@ tokens = Table(
     Column("created_at", BIG, nullable=False),
     Column("expires_at", BIG),
     Column("revoked_at", BIG),
+    Column("used_at", BIG),
     CheckConstraint(one_of("role", ("viewer", "operator", "admin")), name="tokens_role"),
 )
 
@@ -239,3 +242,67 @@ audit = Table(
     Index("audit_listed", "workspace", "id"),
     sqlite_autoincrement=True,
 )
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("token_id", Text, nullable=False),
+    Column("created_at", BIG, nullable=False),
+    Column("expires_at", BIG, nullable=False),
+    Index("sessions_token", "token_id"),
+)
+"""Browsers that have signed in. `digest` is the sha256 of the cookie; a session is worth what its token is."""
+
+hooks = Table(
+    "hooks",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("workspace", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("point", Text, nullable=False),
+    Column("spec", JSON_TEXT, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("created_at", BIG, nullable=False),
+    Column("updated_at", BIG, nullable=False),
+    UniqueConstraint("workspace", "name", name="hooks_name"),
+)
+"""Webhooks that were registered over HTTP. `spec` holds what models.hooks says of one; those of the configuration file
+are not here."""
+
+hook_deliveries = Table(
+    "hook_deliveries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("workspace", Text, nullable=False),
+    Column("hook", Text, nullable=False),
+    Column("point", Text, nullable=False),
+    Column("sort", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("position", BIG),
+    Column("status", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("created_at", BIG, nullable=False),
+    Column("due_at", BIG),
+    Column("finished_at", BIG),
+    Column("duration_ms", Float),
+    Column("detail", JSON_TEXT, nullable=False),
+    Column("output", JSON_TEXT, nullable=False),
+    CheckConstraint(
+        one_of("status", ("pending", "ok", "blocked", "error", "skipped", "timeout", "dead")),
+        name="hook_deliveries_status",
+    ),
+    Index("hook_deliveries_listed", "workspace", "id"),
+    Index("hook_deliveries_run", "run_id"),
+    Index(
+        "hook_deliveries_due",
+        "hook",
+        "due_at",
+        sqlite_where=text("due_at IS NOT NULL"),
+        postgresql_where=text("due_at IS NOT NULL"),
+    ),
+)
+"""Every execution of a hook. One of `post_run` or `on_event` is written with what it is about, in one transaction, and
+is the outbox of its own sending: it is `pending`, with `due_at`, until it was answered or is given up. `position` is
+the event that an `on_event` is about."""

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from latticed import config as config_module
 from latticed.config import (
     BUILT_IN_AGENTS,
     CommandConfig,
@@ -20,6 +19,7 @@ from latticed.config import (
     QueueConfig,
     Settings,
     load,
+    loading,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ COMMAND = '[agents.a]\nuse = "command"\nargv = ["/bin/x"]\n'
 
 @pytest.fixture(autouse=True)
 def no_system_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(config_module, "SYSTEM_FILE", tmp_path / "etc" / "latticed.toml")
+    monkeypatch.setattr(loading, "SYSTEM_FILE", tmp_path / "etc" / "latticed.toml")
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_flag_beats_environment_beats_credential_beats_file_beats_default(file: 
 
 
 def test_the_file_is_the_flags_then_the_variables_then_the_systems_then_none(tmp_path: Path) -> None:
-    flag, variable, system = tmp_path / "flag.toml", tmp_path / "variable.toml", config_module.SYSTEM_FILE
+    flag, variable, system = tmp_path / "flag.toml", tmp_path / "variable.toml", loading.SYSTEM_FILE
     system.parent.mkdir()
     for port, path in enumerate((flag, variable, system), 1):
         path.write_text(f"[server]\nport = {port}\n")

@@ -1,0 +1,59 @@
+"""The tables of `[agents.NAME]`."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from latticed.config.fields import Name, Table
+
+PLACEHOLDER = re.compile(r"\{(?:goal|inputs\.[A-Za-z0-9_.-]+)\}")
+"""What a command's argv may hold for a run to fill; always a whole argument."""
+
+
+class AgentBase(Table):
+    """What every sort of agent has."""
+
+    max_retries: Annotated[int, Field(ge=0, le=5)] = 0
+    recovery: Literal["resume", "requeue", "interrupt"] = "resume"
+    queue: Name = "default"
+    description: str = ""
+
+
+class FunctionConfig(AgentBase):
+    """An agent that is a Python function, by dotted path."""
+
+    use: Literal["function"]
+    function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
+
+
+class CommandConfig(AgentBase):
+    """An agent that is a program. What a run gives fills whole arguments, never a part of one and never the program."""
+
+    use: Literal["command"]
+    argv: Annotated[list[str], Field(min_length=1)]
+    cwd: Path | None = None
+    env: list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]] = ["PATH", "HOME", "LANG", "LC_ALL", "TZ"]
+
+    @field_validator("argv")
+    @classmethod
+    def _whole_arguments(cls, argv: list[str]) -> list[str]:
+        if not argv[0] or PLACEHOLDER.search(argv[0]):
+            raise ValueError("the program itself must be fixed, not taken from a run")
+        for argument in argv:
+            if "\0" in argument:
+                raise ValueError("an argument holds a NUL")
+            if (found := PLACEHOLDER.search(argument)) and found.group() != argument:
+                raise ValueError(f"{found.group()} must be an argument of its own, not a part of {argument!r}")
+        return argv
+
+    @field_validator("cwd")
+    @classmethod
+    def _absolute(cls, cwd: Path | None) -> Path | None:
+        if cwd is not None and not cwd.is_absolute():
+            raise ValueError(f"must be an absolute path, not {str(cwd)!r}")
+        return cwd
+
+
+AgentConfig = Annotated[FunctionConfig | CommandConfig, Field(discriminator="use")]

@@ -1,0 +1,78 @@
+"""The migrations make the schema that the code sees, also of a database with runs of the first version."""
+
+import importlib.util
+import re
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from latticed.store import migrating, upgrade
+from latticed.store.tables import metadata
+
+
+def _words(statement: str) -> list[str]:
+    """The parts of a CREATE statement, whatever their order: SQLite adds a column at the end."""
+    flat = re.sub(r"\s+", " ", statement.replace('"', "")).strip()
+    head, _, body = flat.partition("(")
+    parts = re.split(r",(?![^(]*\))", body.rstrip().removesuffix(")"))
+    return [head.strip(), *sorted(part.strip() for part in parts)]
+
+
+def _url(path: Path) -> str:
+    return f"sqlite+aiosqlite:///{path}"
+
+
+def _scripts() -> list[Any]:
+    """The migrations as modules, oldest first."""
+    modules = []
+    for path in sorted((migrating.scripts() / "versions").glob("*.py")):
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        modules.append(module)
+    return modules
+
+
+def test_the_newest_migration_is_the_one_that_the_code_wants() -> None:
+    scripts = _scripts()
+    assert [script.down_revision for script in scripts] == [None, *(script.revision for script in scripts[:-1])]
+    assert scripts[-1].revision == migrating.HEAD
+
+
+def test_a_database_of_the_first_version_keeps_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "latticed.db"
+    with sqlite3.connect(path) as db:
+        for statement in _scripts()[0].STATEMENTS:
+            db.execute(statement)
+        db.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        db.execute("INSERT INTO alembic_version VALUES ('0001')")
+        db.execute("INSERT INTO workspaces (name, created_at) VALUES ('default', 7)")
+    db.close()
+    assert upgrade(_url(path)) == f"the database is now {migrating.HEAD}, was 0001"
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT name, created_at, removed_at FROM workspaces").fetchall() == [("default", 7, None)]
+    db.close()
+
+
+def test_the_migrations_make_the_schema(tmp_path: Path) -> None:
+    path = tmp_path / "latticed.db"
+    upgrade(_url(path))
+    with sqlite3.connect(path) as db:
+        made = db.execute(
+            "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' "
+            "AND name <> 'alembic_version'"
+        )
+        found = {name: _words(sql) for name, sql in made}
+    db.close()
+    dialect = sqlite.dialect()  # type: ignore[no-untyped-call]
+    wanted = {}
+    for table in metadata.tables.values():
+        wanted[table.name] = _words(str(CreateTable(table).compile(dialect=dialect)))
+        for index in table.indexes:
+            wanted[str(index.name)] = _words(str(CreateIndex(index).compile(dialect=dialect)))
+    assert found == wanted
