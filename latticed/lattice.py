@@ -79,7 +79,9 @@ class Lattice(People, Timelines):
         hit("submit.before")
         birth = self._admission.admit(submission, workspace, principal.name, **lineage)
         if key is None:
-            await self._store.bear([birth])
+            born = self._store.bear([birth])
+            self._dispatcher.seize(birth)
+            await born
         else:
             digest = hashlib.sha256(fingerprint).hexdigest()
             since = self._clock.now() - DAY

@@ -27,8 +27,8 @@ class Writes(Protocol):
         """Makes each change whose guard holds; None for one that lost."""
         ...
 
-    async def bear(self, births: Sequence[Birth]) -> list[RunRow]:
-        """Inserts runs as queued."""
+    def bear(self, births: Sequence[Birth]) -> "asyncio.Future[list[RunRow]]":
+        """Orders runs to be inserted as queued. What is ordered after it, by anybody, comes after it."""
         ...
 
 

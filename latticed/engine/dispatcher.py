@@ -11,11 +11,13 @@ import heapq
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+import orjson
 import structlog
 
 from latticed.failpoints import hit
-from latticed.models.records import Claimed, Commit, ReadyEntry
+from latticed.models.records import Birth, Claimed, Commit, ReadyEntry, RunRow, claim_change
 from latticed.ports import Registry, Store
 from latticed.states import CLAIMABLE
 
@@ -65,7 +67,7 @@ class Dispatcher:
         self._queues = {name: _Queue(limit) for name, limit in queues.items()}
         self._turn: deque[str] = deque(queues)
         self._scheduled = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Future[Any]] = set()
         self._loop = asyncio.get_running_loop()
 
     def configure(self, concurrency: int, queues: Mapping[str, int]) -> None:
@@ -101,6 +103,46 @@ class Dispatcher:
                     )
                     self._push(self._lane(queue, row.workspace), entry)
                     self.wake()
+
+    def seize(self, birth: Birth) -> None:
+        """Orders the claim of a run whose birth was just ordered, if nothing is before it and a slot is free: it saves
+        the way from the one commit to the other. Both may share one; what runs has its claim on disk either way."""
+        queue = self._queues.get(birth.queue)
+        if (
+            self.paused
+            or queue is None
+            or birth.due_at is not None
+            or self.running >= self.concurrency
+            or queue.running >= queue.limit
+            or any(lane.heap or lane.more or lane.filling for lane in queue.lanes.values())
+            or self._registry.find(birth.kind, birth.target) is None
+        ):
+            return
+        self.running += 1
+        queue.running += 1
+        self.claiming.add(birth.id)
+        hit("claim.before")
+        claim = self._store.order(claim_change(birth.id, self._owner, birth.created_at))
+        self._tasks.add(claim)
+        claim.add_done_callback(lambda done: self._seized(birth, done))
+
+    def _seized(self, birth: Birth, claim: "asyncio.Future[list[RunRow | None]]") -> None:
+        self._tasks.discard(claim)
+        self.claiming.discard(birth.id)
+        row = None
+        if claim.exception() is None:
+            row = claim.result()[0]
+        else:  # The run may be on disk all the same.
+            self._loop.call_later(_STORE_AWAY_SECONDS, self.refill)
+        if row is None:
+            self.free(birth.queue, birth.id)
+            return
+        self._start(
+            Claimed(
+                row, birth.goal, orjson.loads(birth.inputs), birth.max_retries, birth.recovery, birth.created_by,
+                birth.journal,
+            )
+        )  # fmt: skip
 
     def _lane(self, queue: _Queue, workspace: str) -> _Lane:
         lane = queue.lanes.get(workspace)

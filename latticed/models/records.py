@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from latticed.clock import to_text
-from latticed.states import OWNED, Move, Status
+from latticed.states import CLAIM, OWNED, Move, Status
 
 CANCEL_RANK: dict[str, int] = {"graceful": 1, "now": 2, "kill": 3}
 """Stop modes in rising hardness; the rung of the cancel ladder at which each begins."""
@@ -173,6 +173,11 @@ class Change:
     steps: list[StepRecord] = field(default_factory=list)
     births: list[Birth] = field(default_factory=list)
     otherwise: "Change | None" = None
+
+
+def claim_change(run_id: str, owner: str, at: int) -> Change:
+    """The claim of a run."""
+    return Change(run_id, CLAIM, columns={"owner": owner}, events=[NewEvent("run.started", at)])
 
 
 @dataclass(slots=True)

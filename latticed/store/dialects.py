@@ -1,5 +1,6 @@
 """The one place that asks which database it is: set-valued statements and what differs around them."""
 
+from collections import namedtuple
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -9,6 +10,8 @@ import orjson
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Integer,
+    Select,
     Subquery,
     Table,
     Text,
@@ -57,6 +60,19 @@ class SetStatement:
                 found += cursor.fetchall()
             start += size
         return found
+
+
+class Query:
+    """A query that is compiled once, with its parameters by name; for reads on the hot path."""
+
+    def __init__(self, statement: Select[Any]) -> None:
+        self.text = str(statement.compile(dialect=sqlite.dialect(paramstyle="named")))
+        row: Any = namedtuple("Row", [column.name for column in statement.selected_columns])  # type: ignore[misc]
+        self._make = row._make
+
+    def rows(self, found: Iterable[Sequence[Any]]) -> list[Any]:
+        """What the driver found, as rows whose columns have names."""
+        return [self._make(each) for each in found]
 
 
 def insert_statement(table: Table, columns: Iterable[str], *, replace: bool = False) -> SetStatement:
@@ -120,3 +136,8 @@ def value(text: str) -> ColumnElement[str]:
 def parameter(name: str) -> Any:
     """A named text parameter, given at execution."""
     return bindparam(name, type_=Text())
+
+
+def number(name: str) -> Any:
+    """A named whole number, given at execution."""
+    return bindparam(name, type_=Integer())

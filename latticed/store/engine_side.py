@@ -6,7 +6,6 @@ from typing import Any
 
 import orjson
 from sqlalchemy import func, select, union_all, update
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from latticed.failpoints import hit
 from latticed.models.records import (
@@ -15,15 +14,15 @@ from latticed.models.records import (
     Change,
     Claimed,
     Ending,
-    NewEvent,
     ReadyEntry,
     RunRow,
     StepRecord,
+    claim_change,
     event,
 )
-from latticed.states import ACTIVE, CLAIM, CLAIMABLE, OWNED, TERMINAL, UNWOUND
+from latticed.states import ACTIVE, CLAIMABLE, OWNED, TERMINAL, UNWOUND
 from latticed.store import dialects as d
-from latticed.store.faults import translate
+from latticed.store.reading import Reader
 from latticed.store.tables import approvals, bodies, one_of, runs, signals, steps
 from latticed.store.transaction import ROW, Transaction
 from latticed.store.writer import Writer
@@ -46,14 +45,17 @@ _READY = (
     .where(runs.c.due_at.is_(None), d.literal(one_of("runs.status", CLAIMABLE)))
     .order_by(runs.c.priority.desc(), runs.c.id)
 )
-_ENDING = select(runs.c.id, runs.c.status, runs.c.output, runs.c.error)
+_ENDING = d.Query(select(runs.c.id, runs.c.status, runs.c.output, runs.c.error).where(runs.c.id == d.parameter("id")))
+_ANSWER = d.Query(
+    select(approvals.c.status, approvals.c.answer, approvals.c.comment).where(approvals.c.id == d.parameter("id"))
+)
 
 
 class EngineSide:
     """The engine's half of the store."""
 
     writer: Writer
-    reader: AsyncEngine
+    reader: Reader
 
     async def read(self, statement: Any, parameters: dict[str, Any] | None = None) -> Sequence[Any]:
         """Rows of a query that writes nothing.
@@ -61,11 +63,7 @@ class EngineSide:
         Raises:
             Unavailable: the store is away.
         """
-        try:
-            async with self.reader.connect() as connection:
-                return (await connection.execute(statement, parameters or {})).all()
-        except Exception as error:
-            raise translate(error) from error
+        return await self.reader.rows(statement, parameters)
 
     def order(self, *changes: Change) -> "asyncio.Future[list[RunRow | None]]":
         """Orders changes without waiting; orders are carried out in the order in which they are given."""
@@ -84,8 +82,7 @@ class EngineSide:
         """Claims those of `ids` that can still be claimed, in one transaction, and reads them whole."""
 
         def work(t: Transaction) -> tuple[list[RunRow], dict[str, Any], list[Any]]:
-            started = [NewEvent("run.started", t.now)]
-            changes = [Change(run_id, CLAIM, columns={"owner": owner}, events=started) for run_id in ids]
+            changes = [claim_change(run_id, owner, t.now) for run_id in ids]
             rows = [row for row in t.apply(changes) if row is not None]
             given = {g.id: g for g in t.connection.execute(_CLAIMED, {"ids": d.json_list(row.id for row in rows)})}
             again = [row.id for row in rows if row.epoch > 1 or given[row.id].rerun_of is not None]
@@ -157,14 +154,12 @@ class EngineSide:
 
     async def find_approval(self, approval_id: str) -> tuple[str, Any, str | None] | None:
         """Status, answer and comment of an approval."""
-        rows = await self.read(
-            select(approvals.c.status, approvals.c.answer, approvals.c.comment).where(approvals.c.id == approval_id)
-        )
+        rows = await self.reader.fetch(_ANSWER, id=approval_id)
         return (rows[0][0], orjson.loads(rows[0][1]), orjson.loads(rows[0][2])) if rows else None
 
     async def find_ending(self, run_id: str) -> Ending | None:
         """How a run ended; None while it has not."""
-        rows = await self.read(_ENDING.where(runs.c.id == run_id))
+        rows = await self.reader.fetch(_ENDING, id=run_id)
         if not rows or rows[0].status not in TERMINAL:
             return None
         output, error = rows[0].output, rows[0].error
@@ -268,10 +263,9 @@ class EngineSide:
         statement = select(runs.c.id).where(runs.c.id.in_(d.id_set()))
         return {row[0] for row in await self.read(statement, {"ids": d.json_list(ids)})}
 
-    async def bear(self, births: Sequence[Birth]) -> list[RunRow]:
-        """Inserts runs as queued; they are on disk when this returns."""
-        rows: list[RunRow] = await self.writer.submit(births)
-        return rows
+    def bear(self, births: Sequence[Birth]) -> "asyncio.Future[list[RunRow]]":
+        """Inserts runs as queued; they are on disk once this is done. What is ordered after it comes after it."""
+        return self.writer.submit(births)
 
 
 def _record(fields: Sequence[Any]) -> StepRecord:

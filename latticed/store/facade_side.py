@@ -26,7 +26,18 @@ _EVENTS = select(
     events.c.run_id, events.c.seq, events.c.position, events.c.type, events.c.workspace, events.c.kind, events.c.at,
     events.c.data,
 )  # fmt: skip
-_ONE_RUN = _RUN.where(runs.c.id == d.parameter("id"), runs.c.workspace == d.parameter("workspace"))
+_ONE_RUN = d.Query(_RUN.where(runs.c.id == d.parameter("id"), runs.c.workspace == d.parameter("workspace")))
+_STATUS = d.Query(
+    select(runs.c.status, runs.c.last_seq).where(
+        runs.c.id == d.parameter("id"), runs.c.workspace == d.parameter("workspace")
+    )
+)
+_TIMELINE = d.Query(
+    _EVENTS.where(events.c.run_id == d.parameter("id"), events.c.seq > d.number("after"))
+    .order_by(events.c.seq)
+    .limit(d.number("most"))
+)
+_LAST_POSITION = d.Query(select(events.c.position).order_by(events.c.position.desc()).limit(1))
 _SCAN = 20_000
 """Positions that one look at a filtered feed covers at most, so that a rare type does not make a long query."""
 
@@ -72,14 +83,12 @@ class FacadeSide(EngineSide):
 
     async def find_run(self, workspace: str, run_id: str) -> dict[str, Any] | None:
         """A run as models.runs.Run."""
-        rows = await self.read(_ONE_RUN, {"id": run_id, "workspace": workspace})
-        return run_view(rows[0]._mapping) if rows else None
+        rows = await self.reader.fetch(_ONE_RUN, id=run_id, workspace=workspace)
+        return run_view(rows[0]._asdict()) if rows else None
 
     async def find_status(self, workspace: str, run_id: str) -> tuple[str, int] | None:
         """Status and last sequence number of a run."""
-        rows = await self.read(
-            select(runs.c.status, runs.c.last_seq).where(runs.c.id == run_id, runs.c.workspace == workspace)
-        )
+        rows = await self.reader.fetch(_STATUS, id=run_id, workspace=workspace)
         return (rows[0][0], rows[0][1]) if rows else None
 
     async def find_due(self, run_id: str) -> str | None:
@@ -127,8 +136,7 @@ class FacadeSide(EngineSide):
 
     async def list_events(self, run_id: str, after: int, limit: int) -> list[EventRecord]:
         """A run's events with a sequence number above `after`, oldest first."""
-        statement = _EVENTS.where(events.c.run_id == run_id, events.c.seq > after).order_by(events.c.seq).limit(limit)
-        return [_event(row) for row in await self.read(statement)]
+        return [_event(row) for row in await self.reader.fetch(_TIMELINE, id=run_id, after=after, most=limit)]
 
     async def list_feed(
         self, workspace: str, after: int, limit: int, types: Sequence[str] = (), kind: str | None = None
@@ -148,7 +156,7 @@ class FacadeSide(EngineSide):
 
     async def last_position(self) -> int:
         """The position of the newest event."""
-        rows = await self.read(select(events.c.position).order_by(events.c.position.desc()).limit(1))
+        rows = await self.reader.fetch(_LAST_POSITION)
         return rows[0][0] if rows else 0
 
     async def send_signal(self, workspace: str, run_id: str, name: str, data: Any, by: str) -> str:

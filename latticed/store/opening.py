@@ -7,7 +7,6 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from latticed.clock import Clock
 from latticed.errors import Invalid
@@ -15,6 +14,7 @@ from latticed.models.records import Commit
 from latticed.store import migrating
 from latticed.store.facade_side import FacadeSide
 from latticed.store.faults import translate
+from latticed.store.reading import Reader
 from latticed.store.sqlite import Lock, reading_engine, writing_engine
 from latticed.store.writer import Writer
 
@@ -22,7 +22,7 @@ from latticed.store.writer import Writer
 class Store(FacadeSide):
     """An open store."""
 
-    def __init__(self, writer_engine: Engine, reader: AsyncEngine, clock: Clock, lock: Lock | None) -> None:
+    def __init__(self, writer_engine: Engine, reader: Reader, clock: Clock, lock: Lock | None) -> None:
         self.reader = reader
         self._writer_engine = writer_engine
         self._clock = clock
@@ -55,7 +55,7 @@ class Store(FacadeSide):
         """Commits what is ordered, closes all connections and gives the lock back."""
         if hasattr(self, "writer"):
             await self.writer.close()
-        await self.reader.dispose()
+        await self.reader.close()
         self._writer_engine.dispose()
         if self._lock is not None:
             self._lock.release()
@@ -105,4 +105,4 @@ async def open_store(url: str, clock: Clock, *, exclusive: bool = True) -> Store
         if lock is not None:
             lock.release()
         raise translate(error) from error
-    return Store(engine, reading_engine(parsed), clock, lock)
+    return Store(engine, Reader(reading_engine(parsed)), clock, lock)

@@ -1,0 +1,69 @@
+"""Reading: queries on connections that can write nothing, beside the writer."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from latticed.store.dialects import Query
+from latticed.store.faults import translate
+
+HELD = 2
+"""Connections that are kept for prepared queries."""
+
+
+class Reader:
+    """The readers' pool. A prepared query is one hop to a connection's thread, any other statement is five."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._held: list[tuple[AsyncConnection, Any]] = []
+        self._turn = 0
+        self._opening = asyncio.Lock()
+
+    async def rows(self, statement: Any, parameters: dict[str, Any] | None = None) -> Sequence[Any]:
+        """Rows of a statement that writes nothing.
+
+        Raises:
+            Unavailable: the store is away.
+        """
+        try:
+            async with self._engine.connect() as connection:
+                return (await connection.execute(statement, parameters or {})).all()
+        except Exception as error:
+            raise translate(error) from error
+
+    async def fetch(self, query: Query, **parameters: Any) -> list[Any]:
+        """Rows of a prepared query.
+
+        Raises:
+            Unavailable: the store is away.
+        """
+        try:
+            driver = await self._driver()
+            return query.rows(await driver.execute_fetchall(query.text, parameters))
+        except Exception as error:
+            await self._let_go()
+            raise translate(error) from error
+
+    async def _driver(self) -> Any:
+        """The next of the kept connections, as its driver knows it."""
+        if len(self._held) < HELD:
+            async with self._opening:
+                if len(self._held) < HELD:
+                    connection = await self._engine.connect()
+                    raw = await connection.get_raw_connection()
+                    self._held.append((connection, raw.driver_connection))
+        self._turn = (self._turn + 1) % len(self._held)
+        return self._held[self._turn][1]
+
+    async def _let_go(self) -> None:
+        held, self._held = self._held, []
+        for connection, _ in held:
+            await connection.close()
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self._let_go()
+        await self._engine.dispose()
