@@ -143,7 +143,7 @@ class TimelineResponse(EventSourceResponse):
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
                     self._sending_since = None
             except LatticedError as error:
-                log.warning("stream_cut", code=error.code, detail=error.detail)
+                log.warning("stream_cut", code=error.code, detail=error.detail, exc_info=error.__cause__)
                 goodbye = COME_AGAIN
         if self._following.cancelled_caught:
             goodbye = BYE

@@ -64,7 +64,7 @@ class Execution:
         self.deadline: asyncio.TimerHandle | None = None
         self.abandoned = False
         self._pending: list[NewEvent] = []
-        self._flush_timer: asyncio.TimerHandle | None = None
+        self._flush_timer: asyncio.Handle | None = None
         self._loop = asyncio.get_running_loop()
 
     def log_fields(self) -> dict[str, Any]:
@@ -91,11 +91,12 @@ class Execution:
         """An event that nobody waits for: it goes with the next commit, at once if the writer is idle (or, lazy,
         a little later)."""
         self._pending.append(event)
-        if self._flush_timer is None:
-            self._flush_timer = self._loop.call_later(LAZY_SECONDS if lazy else 0, self._flush)
+        if lazy and self._flush_timer is None:
+            self._flush_timer = self._loop.call_later(LAZY_SECONDS, self._flush)
         elif not lazy:
-            self._flush_timer.cancel()
-            self._flush_timer = self._loop.call_later(0, self._flush)
+            if self._flush_timer is not None:
+                self._flush_timer.cancel()
+            self._flush_timer = self._loop.call_soon(self._flush)
 
     async def breathe(self) -> None:
         """Who says much waits for the disk."""

@@ -29,7 +29,7 @@ def begin(x: Execution, give_up: Callable[[Execution], Awaitable[None]]) -> None
         if rung > taken:
             taken = rung
             after_ms = round((x.clock.monotonic() - began) * 1000)
-            x.say(event("cancel.escalated", x.clock.now(), rung=rung, after_ms=after_ms))
+            x.say(event("cancel.escalated", x.clock.now(), rung=rung, after_ms=after_ms), lazy=True)
             climb(x, rung)
 
     async def descend() -> None:

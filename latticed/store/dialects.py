@@ -66,7 +66,9 @@ class Query:
     """A query that is compiled once, with its parameters by name; for reads on the hot path."""
 
     def __init__(self, statement: Select[Any]) -> None:
-        self.text = str(statement.compile(dialect=sqlite.dialect(paramstyle="named")))
+        compiled = statement.compile(dialect=sqlite.dialect(paramstyle="named"))
+        self.text = str(compiled)
+        self.constants = {name: value for name, value in compiled.params.items() if value is not None}
         row: Any = namedtuple("Row", [column.name for column in statement.selected_columns])  # type: ignore[misc]
         self._make = row._make
 

@@ -42,7 +42,7 @@ class Reader:
         """
         try:
             driver = await self._driver()
-            return query.rows(await driver.execute_fetchall(query.text, parameters))
+            return query.rows(await driver.execute_fetchall(query.text, query.constants | parameters))
         except Exception as error:
             await self._let_go()
             raise translate(error) from error
