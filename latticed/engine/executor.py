@@ -131,6 +131,7 @@ class Executor:
         if self.live.get(execution.run_id) is execution:
             del self.live[execution.run_id]
         self._close(execution)
+        execution.task = None  # Its context knows the execution: without the circle both are gone at once.
         self._on_end(execution)
 
     def _close(self, execution: Execution) -> None:
@@ -168,6 +169,7 @@ class Executor:
             outcome = Returned(to_json(result, x.settings.output_limit_bytes, "the output"))
         except BaseException as error:  # User code's own SystemExit, too: it does not end the daemon.
             outcome = self._raised(x, error)
+            error.__traceback__ = None  # It holds the frames that hold it: a circle for each run that waits.
         # What it did once it was told to leave, or cut short, is not how its work ended.
         return Unwound() if x.waits.unwound or x.rung else outcome
 

@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import sqlite
 
-SIZES = (256, 128, 64, 32, *range(16, 0, -1))
+SIZES = (64, 32, *range(16, 0, -1))
 """Numbers of rows that a set-valued statement is prepared for; other numbers are made of these."""
 
 _ROWS = "__ROWS__"

@@ -1,10 +1,15 @@
-"""The schema's version: checked at each start with one query, changed by Alembic only when it is behind."""
+"""The schema's version: checked at each start with one query, changed by Alembic only when it is behind.
 
+A daemon lets another process do that (`__main__.py`): Alembic would cost it 9 MB for as long as it runs.
+"""
+
+import subprocess
+import sys
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, inspect, text
 
-from latticed.errors import LatticedError
+from latticed.errors import LatticedError, Unavailable
 from latticed.failpoints import hit
 
 HEAD = "0002"
@@ -52,11 +57,12 @@ def check(engine: Engine) -> None:
         raise _newer(revision)
 
 
-def upgrade(engine: Engine) -> str:
-    """Brings the schema to `HEAD`; says what was done.
+def upgrade(engine: Engine, *, apart: bool = False) -> str:
+    """Brings the schema to `HEAD`, or lets another process do it (`apart`); says what was done.
 
     Raises:
         WrongVersion: the database is newer than the program.
+        Unavailable: the store is away.
     """
     with engine.connect() as connection:
         revision = _revision(connection)
@@ -64,6 +70,15 @@ def upgrade(engine: Engine) -> str:
         return f"the database is up to date ({HEAD})"
     if revision is not None and revision > HEAD:
         raise _newer(revision)
+    if apart:
+        engine.dispose()
+        url = engine.url.render_as_string(hide_password=False)
+        hit("migrate.before")
+        done = subprocess.run([sys.executable, "-m", "latticed.store", url], stderr=subprocess.PIPE, text=True)
+        hit("migrate.after")
+        if done.returncode != 0:
+            raise Unavailable(done.stderr.strip().rpartition("\n")[2] or f"the migration ended with {done.returncode}")
+        return f"the database is now {HEAD}"
     from alembic import command  # late: 100 ms that a start with an up-to-date database need not pay
     from alembic.config import Config
 
@@ -71,8 +86,6 @@ def upgrade(engine: Engine) -> str:
     config.set_main_option("script_location", str(scripts()))
     with engine.connect() as connection:
         config.attributes["connection"] = connection
-        hit("migrate.before")
         command.upgrade(config, "head")
         connection.commit()
-        hit("migrate.after")
     return f"the database is now {HEAD}" + (f", was {revision}" if revision else "")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ async def open_store(url: str, clock: Clock, *, exclusive: bool = True) -> Store
     parsed = make_url(url)
     lock = Lock(database_path(parsed)) if exclusive else None
     engine = writing_engine(parsed)
-    work: Callable[[Engine], Any] = migrating.upgrade if exclusive else migrating.check
+    work: Callable[[Engine], Any] = partial(migrating.upgrade, apart=True) if exclusive else migrating.check
     try:
         await asyncio.to_thread(work, engine)
     except Exception as error:

@@ -53,7 +53,7 @@ def _pragmas(connection: Any, record: Any) -> None:
         "journal_mode = WAL",
         "synchronous = FULL",
         "foreign_keys = ON",
-        "cache_size = -8192",
+        "cache_size = -1024",
         "temp_store = MEMORY",
         f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
     ):
@@ -71,7 +71,7 @@ def writing_engine(url: URL) -> Engine:
         url.set(drivername="sqlite"),
         poolclass=StaticPool,
         # The connection lives in the writer's thread; the driver's own transactions are off.
-        connect_args={"isolation_level": None, "check_same_thread": False, "cached_statements": 512},
+        connect_args={"isolation_level": None, "check_same_thread": False, "cached_statements": 64},
     )
     event.listen(engine, "connect", _pragmas)
     event.listen(engine, "begin", _immediate)
@@ -96,7 +96,7 @@ def reading_engine(url: URL) -> AsyncEngine:
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
         cursor.execute("PRAGMA query_only = ON")
-        cursor.execute("PRAGMA cache_size = -1024")
+        cursor.execute("PRAGMA cache_size = -256")
         cursor.close()
 
     event.listen(engine.sync_engine, "connect", read_only)
