@@ -35,8 +35,8 @@ from latticed.heartbeat import Heartbeat
 from latticed.ids import BOOT, new
 from latticed.lattice import Lattice
 from latticed.metrics import Metrics
-from latticed.models.people import WorkspaceRequest
-from latticed.people import EVERYWHERE, make_token, new_token_text
+from latticed.models.people import EVERYWHERE, WorkspaceRequest
+from latticed.people import DAEMON, make_token, new_token_text
 from latticed.signals import Signals
 from latticed.store import Store, open_store, upgrade
 from latticed.systemd import Notifier, listen_sockets
@@ -215,7 +215,6 @@ async def _serve(config: Config, ready: Callable[[str], None] | None) -> NoRetur
     await daemon.drain(signals.hurry)
     hit("drain.after")
     daemon.lattice.say_goodbye()
-    daemon.lattice.shutdown.set()
     server.should_exit = True
     try:
         async with asyncio.timeout(GOODBYE_SECONDS + 1):
@@ -223,6 +222,7 @@ async def _serve(config: Config, ready: Callable[[str], None] | None) -> NoRetur
     except TimeoutError:
         logger.warning("connections_cut")
     await heartbeat.stop()
+    await daemon.lattice.notes.close()
     await daemon.close()
     address_file.unlink(missing_ok=True)
     logger.info("stopped")
@@ -294,15 +294,16 @@ def _address(listener: socket.socket) -> str:
 async def _first_start(config: Config, store: Store, clock: Clock, lattice: Lattice) -> None:
     """The default workspace and the admin's token, unless they are there."""
     if not await store.has_workspace(DEFAULT_WORKSPACE):
-        await store.create_workspace(DEFAULT_WORKSPACE)
+        await store.create_workspace(DEFAULT_WORKSPACE, DAEMON)
     token_file = config.state_dir / ADMIN_TOKEN_FILE
     if not await store.has_tokens():  # The file first: if it is not followed by the row, the next start does both.
         text = new_token_text()
         _write_private(token_file, text + "\n", 0o600)
         hit("token.after_file")
         await make_token(
-            store, clock, workspace=EVERYWHERE, role="admin", name="admin", lanes=None, expires_seconds=None, text=text
-        )
+            store, clock, workspace=EVERYWHERE, role="admin", name="admin", lanes=None, expires_seconds=None, by=DAEMON,
+            text=text,
+        )  # fmt: skip
 
 
 def _write_private(path: Path, text: str, mode: int) -> None:
@@ -350,7 +351,7 @@ async def _create_token(
             raise Conflict(f"there is no workspace {workspace!r}")
         return await make_token(
             store, clock, workspace=workspace, role=role, name=name or f"{role} by command line",
-            lanes=lanes or None, expires_seconds=expires_seconds,
+            lanes=lanes or None, expires_seconds=expires_seconds, by="latticed token create",
         )  # fmt: skip
     finally:
         await store.close()

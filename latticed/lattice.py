@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from latticed import ids
+from latticed.auditing import Auditing
 from latticed.clock import Clock
 from latticed.engine.admission import Admission
 from latticed.engine.dispatcher import Dispatcher
@@ -15,11 +16,14 @@ from latticed.engine.scheduler import Scheduler
 from latticed.errors import Conflict, Invalid, NotFound, Unavailable
 from latticed.failpoints import hit
 from latticed.metrics import Metrics
+from latticed.models.audit import act
 from latticed.models.people import Answer, Principal
 from latticed.models.runs import RerunRequest, SignalRequest, StopRequest, Submission
 from latticed.models.stopping import stop_change
 from latticed.models.views import born_view
+from latticed.notes import Notes
 from latticed.people import People
+from latticed.permits import Permits
 from latticed.plugins import Registry
 from latticed.ports import Broker, FacadeStore
 from latticed.schemas import Schema
@@ -31,13 +35,14 @@ DAY = 86_400_000_000
 _ANSWERS_A_WAIT = ("run.finished", "run.awaiting_approval")
 
 
-class Lattice(People, Timelines):
+class Lattice(People, Auditing, Timelines):
     """What can be asked of this daemon. Everything is authorised before it comes here, and scoped to a workspace."""
 
     def __init__(
         self, *, store: FacadeStore, broker: Broker, clock: Clock, registry: Registry, admission: Admission,
         dispatcher: Dispatcher, executor: Executor, scheduler: Scheduler, metrics: Metrics,
     ) -> None:  # fmt: skip
+        super().__init__()
         self._store = store
         self._broker = broker
         self._clock = clock
@@ -47,10 +52,10 @@ class Lattice(People, Timelines):
         self._executor = executor
         self._scheduler = scheduler
         self._metrics = metrics
-        self._principals: dict[str, Principal] = {}
         self._known_workspaces: set[str] = set()
+        self._permits = Permits(clock)
+        self.notes = Notes(store, clock)
         self.draining = False
-        self.shutdown = asyncio.Event()
 
     # Runs
 
@@ -78,6 +83,8 @@ class Lattice(People, Timelines):
         await self._need_workspace(workspace)
         hit("submit.before")
         birth = self._admission.admit(submission, workspace, principal.name, **lineage)
+        verb, told = ("run.rerun", {"of": birth.rerun_of}) if birth.rerun_of else ("run.submit", {})
+        birth.act = act(workspace, principal, verb, birth.id, kind=birth.kind, target=birth.target, **told)
         if key is None:
             born = self._store.bear([birth])
             self._dispatcher.seize(birth)
@@ -166,6 +173,7 @@ class Lattice(People, Timelines):
         change = stop_change(
             run_id, by=principal.name, reason=request.reason, mode=request.mode, children=request.children,
             now=self._clock.now(),
+            act=act(workspace, principal, "run.stop", run_id, mode=request.mode, children=request.children),
         )  # fmt: skip
         row = (await self._store.change(change))[0]
         hit("stop.before_answer")
@@ -236,7 +244,7 @@ class Lattice(People, Timelines):
         """Keeps data for a run that waits for it, or will, as models.runs.SignalAccepted."""
         if not (0 < len(name) <= 200 and name.isprintable()):
             raise NotFound("a signal's name has 1 to 200 printable characters")
-        signal_id = await self._store.send_signal(workspace, _run_id(run_id), name, request.data, principal.name)
+        signal_id = await self._store.send_signal(workspace, _run_id(run_id), name, request.data, principal)
         hit("signal.after")
         return {"accepted": True, "run_id": run_id, "name": name, "signal_id": signal_id}
 

@@ -1,26 +1,36 @@
-"""The facade's workspaces and tokens: who may come in, and where."""
+"""The facade's workspaces, tokens and sessions: who may come in, and where."""
 
 import hashlib
 import secrets
+from abc import ABC
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from latticed import ids
 from latticed.clock import Clock, to_text
-from latticed.errors import Forbidden, Invalid, NotFound
-from latticed.models.people import Principal, TokenRequest, WorkspaceRequest
+from latticed.errors import Forbidden, Invalid, NotFound, Unauthenticated
+from latticed.models.people import EVERYWHERE, Principal, TokenRequest, WorkspaceRequest
 from latticed.models.views import token_view
+from latticed.notes import Notes
+from latticed.permits import Permits
 from latticed.ports import FacadeStore
 
 TOKEN_PREFIX = "lat_"
-EVERYWHERE = "*"
+SESSION_PREFIX = "ses_"
+SESSION_SECONDS = 12 * 3600
+"""How long a browser stays signed in, if its token lasts that long."""
+DAEMON = "latticed"
+"""Who did what nobody asked for over HTTP, in the audit trail."""
 _CACHE = 10_000
 
 
-def digest(token: str) -> str:
-    """What is kept of a token: its sha256. The token has 256 random bits, so no slow hash is needed."""
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+def digest(text: str) -> str:
+    """What is kept of a token or a cookie: its sha256. It has 256 random bits, so no slow hash is needed, and how long
+    it takes to look that up says nothing about the text."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def new_token_text() -> str:
@@ -30,7 +40,7 @@ def new_token_text() -> str:
 
 async def make_token(
     store: FacadeStore, clock: Clock, *, workspace: str, role: str, name: str, lanes: list[str] | None,
-    expires_seconds: float | None, text: str | None = None,
+    expires_seconds: float | None, by: Principal | str, text: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Makes a token and keeps its digest; as models.people.NewToken, with the text that is shown this once."""
     text = text or new_token_text()
@@ -45,8 +55,9 @@ async def make_token(
         "created_at": now,
         "expires_at": None if expires_seconds is None else now + int(expires_seconds * 1_000_000),
         "revoked_at": None,
+        "used_at": None,
     }
-    await store.add_token(row)
+    await store.add_token(row, by)
     return {**token_view(_Row(row)), "token": text}
 
 
@@ -55,28 +66,112 @@ class _Row:
         self.__dict__.update(values)
 
 
-class People:
-    """The verbs of workspaces and tokens, for the facade."""
+class _Known:
+    """A principal that was found before, and the time at which its use is worth noting again."""
+
+    __slots__ = ("principal", "use_due")
+
+    def __init__(self, principal: Principal) -> None:
+        self.principal = principal
+        self.use_due = 0
+
+
+class Roster:
+    """Who is known by the digest of what they show, so that most requests ask no store."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, _Known] = {}
+        self._forgotten = 0
+
+    async def ask(self, key: str, find: Callable[[str], Awaitable[Principal | None]]) -> _Known | None:
+        """Finds and remembers; None if nobody shows that."""
+        while True:
+            forgotten = self._forgotten
+            principal = await find(key)
+            if principal is None:
+                return None
+            if forgotten == self._forgotten:  # Else it may have been read before it was revoked.
+                if len(self.known) >= _CACHE:
+                    self.known.clear()
+                self.known[key] = known = _Known(principal)
+                return known
+
+    def forget(self, meant: Callable[[Principal], bool]) -> None:
+        """From now on these are asked for again."""
+        self._forgotten += 1
+        for key, known in list(self.known.items()):
+            if meant(known.principal):
+                del self.known[key]
+
+
+class People(ABC):
+    """The verbs of workspaces, tokens and sessions, for the facade."""
 
     _store: FacadeStore
     _clock: Clock
-    _principals: dict[str, Principal]
+    _permits: Permits
     _known_workspaces: set[str]
+    notes: Notes
+
+    def __init__(self) -> None:
+        self._tokens = Roster()
+        self._sessions = Roster()
 
     async def authenticate(self, token: str) -> Principal | None:
         """Who holds this token; None if nobody does, or it has expired or was revoked."""
         key = digest(token)
-        principal = self._principals.get(key)
-        if principal is None:
-            principal = await self._store.find_token(key)
-            if principal is None:
-                return None
-            if len(self._principals) >= _CACHE:
-                self._principals.clear()
-            self._principals[key] = principal
-        if principal.expires_at is not None and principal.expires_at <= self._clock.now():
+        known = self._tokens.known.get(key) or await self._tokens.ask(key, self._store.find_token)
+        return None if known is None else self._admitted(known)
+
+    async def authenticate_session(self, cookie: str) -> Principal | None:
+        """Who is signed in by this cookie; None if nobody is, or not any more."""
+        key = digest(cookie)
+        known = self._sessions.known.get(key) or await self._sessions.ask(key, self._store.find_session)
+        return None if known is None else self._admitted(known)
+
+    def _admitted(self, known: _Known) -> Principal | None:
+        principal = known.principal
+        now = self._clock.now()
+        if principal.expires_at is not None and principal.expires_at <= now:
             return None
+        if now >= known.use_due:
+            known.use_due = self.notes.use(principal.token_id, now)
         return principal
+
+    def _forget(self, meant: Callable[[Principal], bool]) -> None:
+        """What these principals came in by is worth nothing any more: they are asked again, and their streams end."""
+        self._tokens.forget(meant)
+        self._sessions.forget(meant)
+        self._permits.end(lambda permit: meant(permit.principal))
+
+    def _forget_workspace(self, workspace: str) -> None:
+        """A workspace is gone: so are its tokens, and all streams that read it."""
+        self._known_workspaces.discard(workspace)
+        self._forget(lambda principal: principal.workspace == workspace)
+        self._permits.end(lambda permit: permit.workspace == workspace)
+
+    async def sign_in(self, token: str) -> tuple[str, Principal]:
+        """Opens a browser's session: the text of its cookie, which is shown this once, and whom it stands for.
+
+        Raises:
+            Unauthenticated: the token is unknown, expired or revoked.
+        """
+        holder = await self.authenticate(token)
+        if holder is None:
+            raise Unauthenticated("this token is unknown, expired or revoked")
+        cookie = SESSION_PREFIX + secrets.token_urlsafe(32)
+        until = self._clock.now() + SESSION_SECONDS * 1_000_000
+        expires_at = until if holder.expires_at is None else min(until, holder.expires_at)
+        await self._store.add_session(digest(cookie), expires_at, holder)
+        return cookie, replace(holder, expires_at=expires_at)
+
+    async def sign_out(self, cookie: str, principal: Principal) -> None:
+        """Ends a browser's session, and its streams, at once."""
+        session = await self.authenticate_session(cookie)
+        if session is not None:
+            await self._store.end_session(digest(cookie), principal)
+            # Another session that expires in the same microsecond is only asked for again.
+            self._forget(lambda who: who == session)
 
     async def _need_workspace(self, workspace: str) -> None:
         if workspace not in self._known_workspaces:
@@ -103,34 +198,62 @@ class People:
         Raises:
             Conflict: it is there already.
         """
-        created = await self._store.create_workspace(request.name)
+        created = await self._store.create_workspace(request.name, principal)
         return {"name": request.name, "created_at": to_text(created)}
 
     async def list_tokens(self, workspace: str, *, limit: int = 50, cursor: str | None = None) -> dict[str, Any]:
-        """Tokens of a workspace, newest first, without their texts."""
-        await self._need_workspace(workspace)
+        """Tokens of a workspace, or of those for all, newest first, without their texts."""
+        await self._need_scope(workspace)
         if cursor is not None and not ids.is_id(ids.TOKEN, cursor):
             message = "this cursor was made up; use next_cursor of an earlier page"
             raise Invalid(message, [{"loc": ["query", "cursor"], "msg": message}])
-        items = await self._store.list_tokens(workspace, cursor, limit)
+        items = [self._used(token) for token in await self._store.list_tokens(workspace, cursor, limit)]
         return {"items": items, "next_cursor": items[-1]["id"] if len(items) == limit else None}
 
-    async def create_token(self, workspace: str, request: TokenRequest, principal: Principal) -> dict[str, Any]:
-        """Makes a token for this workspace; its text is shown this once."""
-        await self._need_workspace(workspace)
-        return await make_token(
-            self._store, self._clock, workspace=workspace, role=request.role, name=request.name,
-            lanes=request.lanes, expires_seconds=request.expires_seconds,
-        )  # fmt: skip
-
-    async def revoke_token(self, workspace: str, token_id: str, principal: Principal) -> None:
-        """Ends a token, at once.
+    async def get_token(self, workspace: str, token_id: str) -> dict[str, Any]:
+        """A token without its text, as models.people.Token.
 
         Raises:
             NotFound: no such token in this workspace.
         """
-        if not ids.is_id(ids.TOKEN, token_id) or not await self._store.revoke_token(workspace, token_id):
+        found = await self._store.find_token_view(workspace, token_id) if ids.is_id(ids.TOKEN, token_id) else None
+        if found is None:
             raise NotFound("there is no such token")
-        for key, known in list(self._principals.items()):
-            if known.token_id == token_id:
-                del self._principals[key]
+        return self._used(found)
+
+    def _used(self, token: dict[str, Any]) -> dict[str, Any]:
+        """What is on disk about a token's use may be a second behind."""
+        noted = self.notes.used_at(token["id"])
+        return token if noted is None else {**token, "used_at": to_text(noted)}
+
+    async def _need_scope(self, workspace: str) -> None:
+        if workspace != EVERYWHERE:
+            await self._need_workspace(workspace)
+
+    async def create_token(self, workspace: str, request: TokenRequest, principal: Principal) -> dict[str, Any]:
+        """Makes a token for this workspace, or for all; its text is shown this once.
+
+        Raises:
+            Forbidden: it could do more than the one that asks for it.
+        """
+        await self._need_scope(workspace)
+        if not (principal.may(request.role) and principal.enters(workspace)):
+            raise Forbidden("a token cannot make one that may do more than itself")
+        if principal.lanes is not None and (request.lanes is None or not set(request.lanes) <= set(principal.lanes)):
+            mine = ", ".join(principal.lanes) or "none"
+            raise Forbidden(f"a token cannot give lanes that it does not have; name some of its own: {mine}")
+        return await make_token(
+            self._store, self._clock, workspace=workspace, role=request.role, name=request.name,
+            lanes=request.lanes, expires_seconds=request.expires_seconds, by=principal,
+        )  # fmt: skip
+
+    async def revoke_token(self, workspace: str, token_id: str, principal: Principal) -> None:
+        """Ends a token, its sessions and all streams that were opened by either, at once.
+
+        Raises:
+            NotFound: no such token in this workspace.
+        """
+        if not ids.is_id(ids.TOKEN, token_id) or not await self._store.revoke_token(workspace, token_id, principal):
+            raise NotFound("there is no such token")
+        self._forget(lambda who: who.token_id == token_id)
+        self.notes.forget(token_id)

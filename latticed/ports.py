@@ -1,9 +1,10 @@
 """What the engine and the facade need of the outside, and what each guarantees."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
+from latticed.models.audit import Act
 from latticed.models.people import Answer, Principal
 from latticed.models.records import (
     ApprovalRequest,
@@ -150,7 +151,7 @@ class FacadeStore(Writes, Protocol):
         """What is recorded before record number `before`, for another run to begin with."""
         ...
 
-    async def send_signal(self, workspace: str, run_id: str, name: str, data: Any, by: str) -> str:
+    async def send_signal(self, workspace: str, run_id: str, name: str, data: Any, by: Principal) -> str:
         """Keeps a signal and wakes the run if it waits for it, both or neither; the signal's id. Raises `NotFound`, or
         `Conflict` for a run that is over or being cancelled."""
         ...
@@ -193,7 +194,7 @@ class FacadeStore(Writes, Protocol):
         """Workspaces by name, each with `name` and `created_at` (microseconds)."""
         ...
 
-    async def create_workspace(self, name: str) -> int:
+    async def create_workspace(self, name: str, by: Principal | str) -> int:
         """Makes a workspace; when, in microseconds. Raises `Conflict` if it is there already."""
         ...
 
@@ -201,20 +202,52 @@ class FacadeStore(Writes, Protocol):
         """Whether there is such a workspace; workspaces are never deleted."""
         ...
 
-    async def add_token(self, values: dict[str, Any]) -> None:
+    async def add_token(self, values: dict[str, Any], by: Principal | str) -> None:
         """Keeps a token (its digest, not its text)."""
         ...
 
     async def find_token(self, digest: str) -> Principal | None:
-        """Who holds the token with this sha256, if it has not been revoked (its expiry is for the caller)."""
+        """Who holds the token with this sha256, unless it was revoked or its workspace removed (its expiry is for the
+        caller)."""
         ...
 
     async def list_tokens(self, workspace: str, before: str | None, limit: int) -> list[dict[str, Any]]:
         """Tokens of a workspace, newest first, each as models.people.Token."""
         ...
 
-    async def revoke_token(self, workspace: str, token_id: str) -> bool:
-        """Ends a token; False if there is none in this workspace."""
+    async def find_token_view(self, workspace: str, token_id: str) -> dict[str, Any] | None:
+        """A token of a workspace as models.people.Token."""
+        ...
+
+    async def revoke_token(self, workspace: str, token_id: str, by: Principal) -> bool:
+        """Ends a token and its sessions; False if there is none in this workspace."""
+        ...
+
+    async def add_session(self, digest: str, expires_at: int, by: Principal) -> None:
+        """Keeps a browser's session (the digest of its cookie, not the cookie)."""
+        ...
+
+    async def find_session(self, digest: str) -> Principal | None:
+        """Who is signed in by the cookie with this sha256, with the session's expiry, unless its token is worth nothing
+        any more."""
+        ...
+
+    async def end_session(self, digest: str, by: Principal) -> None:
+        """Ends a session, if it is there."""
+        ...
+
+    # The audit trail. Every method that changes something for a principal writes its row in the same transaction.
+
+    async def note(self, acts: Sequence[Act], used: Mapping[str, int]) -> None:
+        """Writes acts that belong to no change, and when tokens were last used, by their ids."""
+        ...
+
+    async def list_audit(
+        self, workspace: str | None, filters: Mapping[str, Any], *, before: int | None = None, after: int | None = None,
+        limit: int,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """Rows of the trail of a workspace, or of all, each as models.audit.AuditRow: newest first from below `before`,
+        or with `after` oldest first from above it."""
         ...
 
 

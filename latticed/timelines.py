@@ -1,7 +1,7 @@
 """The facade's timelines: pages, streams, replay. A reader is a cursor into the log and a wake-up."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import orjson
@@ -9,7 +9,9 @@ import orjson
 from latticed import ids
 from latticed.clock import to_text
 from latticed.errors import Invalid, NotFound
+from latticed.models.people import Principal
 from latticed.models.records import EventRecord
+from latticed.permits import Permit, Permits
 from latticed.ports import Broker, Channel, FacadeStore
 from latticed.states import TERMINAL
 
@@ -21,22 +23,23 @@ class Timeline(ABC):
     """One reader of one timeline."""
 
     def __init__(
-        self, store: FacadeStore, broker: Broker, channel: Channel, cursor: int, is_shut: Callable[[], bool]
+        self, store: FacadeStore, broker: Broker, channel: Channel, cursor: int, permit: Permit
     ) -> None:  # fmt: skip
         self._store = store
         self._broker = broker
         self._channel = channel
         self._cursor = cursor
-        self._is_shut = is_shut
         self._closed = False
+        self.permit = permit
+        """Once it has ended the reader must be sent away."""
         self.ended = False
         """At open: the run is over and the cursor is at its end."""
         self.final_status: str | None = None
         """How the run ended, once nothing more will come."""
 
     async def next(self) -> list[EventRecord]:
-        """The next events, once there are some; empty when nothing more will ever come, or the daemon ends."""
-        while not (self.final_status is not None or self._is_shut()):
+        """The next events, once there are some; empty when nothing more will ever come, or the permit has ended."""
+        while not (self.final_status is not None or self.permit.ended.is_set()):
             more = self._channel.more
             kept = self._channel.after(self._cursor)
             found = await self._read() if kept is None else kept
@@ -67,6 +70,7 @@ class Timeline(ABC):
         """Leaves; call it however the reading ends."""
         if not self._closed:
             self._closed = True
+            self.permit.close()
             self._broker.close(self._channel)
 
 
@@ -114,11 +118,11 @@ class Timelines(ABC):
 
     _store: FacadeStore
     _broker: Broker
-    _shut = False
+    _permits: Permits
 
     def say_goodbye(self) -> None:
         """Ends every stream; whoever reads may come again later."""
-        self._shut = True
+        self._permits.shut()
         self._broker.ring_all()
 
     async def _need_run(self, workspace: str, run_id: str) -> tuple[str, int]:
@@ -127,42 +131,51 @@ class Timelines(ABC):
             raise NotFound("there is no such run")
         return found
 
-    async def open_timeline(self, workspace: str, run_id: str, *, after: int, resumed: bool) -> RunTimeline:
-        """A reader of a run's events from after `after` on.
+    async def open_timeline(
+        self, workspace: str, run_id: str, principal: Principal, *, after: int, resumed: bool
+    ) -> RunTimeline:
+        """A reader of a run's events from after `after` on, for as long as the principal may read.
 
         Raises:
             NotFound: no such run in this workspace.
             Invalid: beyond the run's last event.
         """
-        status, last = await self._need_run(workspace, run_id)
-        if after > last:
-            raise _beyond(after, last, resumed)
-        timeline = RunTimeline(self._store, self._broker, self._broker.open_run(run_id), after, lambda: self._shut)
+        permit = self._permits.give(principal, workspace)  # Before any wait, so that no revocation falls between.
+        with ExitStack() as undo:
+            undo.callback(permit.close)
+            status, last = await self._need_run(workspace, run_id)
+            if after > last:
+                raise _beyond(after, last, resumed)
+            undo.pop_all()
+        timeline = RunTimeline(self._store, self._broker, self._broker.open_run(run_id), after, permit)
         timeline.run_id = run_id
         if status in TERMINAL and after == last:
             timeline.ended, timeline.final_status = True, status
         return timeline
 
     async def open_feed(
-        self, workspace: str, *, after: int | None, resumed: bool, types: list[str], kind: str | None
-    ) -> FeedTimeline:
-        """A reader of a workspace's events from after position `after` on; None: from now.
+        self, workspace: str, principal: Principal, *, after: int | None, resumed: bool, types: list[str],
+        kind: str | None,
+    ) -> FeedTimeline:  # fmt: skip
+        """A reader of a workspace's events from after position `after` on, for as long as the principal may read;
+        None: from now.
 
         Raises:
             NotFound: no such workspace.
             Invalid: beyond the last position.
         """
-        await self._need_workspace(workspace)
-        channel = self._broker.open_feed(workspace)
-        try:
+        permit = self._permits.give(principal, workspace)
+        with ExitStack() as undo:
+            undo.callback(permit.close)
+            await self._need_workspace(workspace)
+            channel = self._broker.open_feed(workspace)
+            undo.callback(self._broker.close, channel)
             last = await self._store.last_position()
             if after is not None and after > last:
                 raise _beyond(after, last, resumed)
-        except BaseException:
-            self._broker.close(channel)
-            raise
+            undo.pop_all()
         cursor = last if after is None else after
-        timeline = FeedTimeline(self._store, self._broker, channel, cursor, lambda: self._shut)
+        timeline = FeedTimeline(self._store, self._broker, channel, cursor, permit)
         timeline.workspace, timeline.types, timeline.kind = workspace, frozenset(types), kind
         return timeline
 

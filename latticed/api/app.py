@@ -12,14 +12,15 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from latticed.api import openapi, pages
-from latticed.api.auth import ANYONE, authenticate, authorise
+from latticed.api.auth import ANYONE, authenticate, authorise, need_own_page
 from latticed.api.body import Gone, Undrained, read_body, understand
-from latticed.api.exchange import NO_SNIFFING, NO_STORE, Call, Reply, Settings, Site, problem_reply
-from latticed.api.matcher import Matcher, MethodNotAllowed, check_parameters
+from latticed.api.exchange import NO_SNIFFING, NO_STORE, Call, Reply, Route, Settings, Site, problem_reply
+from latticed.api.matcher import PARAMETERS, Matcher, MethodNotAllowed, check_parameters
 from latticed.api.queries import parse_query
 from latticed.api.routes import ROUTES
-from latticed.errors import Internal, LatticedError
+from latticed.errors import Busy, Forbidden, Internal, LatticedError, Unauthenticated
 from latticed.log import fields as log_fields
+from latticed.models.people import Principal
 
 if TYPE_CHECKING:
     from latticed.lattice import Lattice
@@ -76,35 +77,53 @@ class Endpoint(BaseRoute):
 
     async def _reply(self, scope: Scope, receive: Receive, headers: Mapping[bytes, bytes], request_id: bytes) -> Reply:
         path: str = scope["path"]
-        route, params = self._matcher.find(scope["method"], path, scope.get("raw_path") or b"")
+        method: str = scope["method"]
+        route, params = self._matcher.find(method, path, scope.get("raw_path") or b"")
         workspace = params.get("workspace")
         principal = ANYONE
-        if route.role is not None:
-            principal = await authenticate(self._lattice, headers.get(b"authorization"))
-            authorise(route, principal, workspace)
-        check_parameters(params)
-        query = parse_query(route.query, scope["query_string"])
-        body: Any = None
-        sent: Any = None
-        if route.body is not None:
-            raw = await read_body(
-                receive, headers.get(b"content-length"), self._limit, waits_for_leave=b"expect" in headers
+        address: str = (scope.get("client") or ("",))[0]
+        try:
+            if route.role is not None:
+                principal = await authenticate(self._lattice, headers)
+                need_own_page(headers, method)
+                authorise(route, principal, workspace)
+            check_parameters(params)
+            query = parse_query(route.query, scope["query_string"])
+            body: Any = None
+            sent: Any = None
+            if route.body is not None:
+                raw = await read_body(
+                    receive, headers.get(b"content-length"), self._limit, waits_for_leave=b"expect" in headers
+                )
+                sent, body = understand(raw, route.body, optional=route.body_optional)
+            call = Call(
+                lattice=self._lattice,
+                site=self._site,
+                principal=principal,
+                workspace=workspace or "",
+                params=params,
+                query=query,
+                body=body,
+                sent=sent,
+                headers=headers,
+                path=path,
+                address=address,
+                request_id=request_id,
             )
-            sent, body = understand(raw, route.body, optional=route.body_optional)
-        call = Call(
-            lattice=self._lattice,
-            site=self._site,
-            principal=principal,
-            workspace=workspace or "",
-            params=params,
-            query=query,
-            body=body,
-            sent=sent,
-            headers=headers,
-            path=path,
-            request_id=request_id,
-        )
-        return await route.handler(call)
+            return await route.handler(call)
+        except (Unauthenticated, Forbidden, Busy) as error:
+            self._note_refusal(route, principal, workspace, address, error)
+            raise
+
+    def _note_refusal(
+        self, route: Route, principal: Principal, workspace: str | None, address: str, error: LatticedError
+    ) -> None:  # fmt: skip
+        """The route and not the path: a path may hold what is secret, or anything at all."""
+        told = {"address": address}
+        if workspace is not None and PARAMETERS["workspace"].fits(workspace):
+            told["workspace"] = workspace
+        by = None if principal is ANYONE else principal
+        self._lattice.notes.refused(by, f"{route.method} {route.path}", error.code, **told)
 
 
 def _told(error: LatticedError) -> Reply:

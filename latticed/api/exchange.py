@@ -9,6 +9,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 from starlette.types import Receive, Scope, Send
 
+from latticed.api.attempts import Attempts
 from latticed.api.queries import NoQuery, Query
 from latticed.errors import Busy, LatticedError, Unauthenticated, Unavailable
 from latticed.models.fields import Role
@@ -46,6 +47,7 @@ class Site:
     ) -> None:
         self.lattice = lattice
         self.settings = settings
+        self.attempts = Attempts()
         self._describe = describe
         self._show = show
 
@@ -75,6 +77,8 @@ class Call(Generic[Q, B]):
     """The body as JSON, before defaults were filled in; what an idempotency key's fingerprint is made of."""
     headers: Mapping[bytes, bytes]
     path: str
+    address: str
+    """Of whoever opened the connection, which may be a proxy; empty on a Unix socket."""
     request_id: bytes
 
 
@@ -127,6 +131,8 @@ class Route:
     """Takes an `Idempotency-Key`."""
     streams: bool = False
     """Answers with a stream of events if that is what the client accepts."""
+    also: tuple[str, ...] = ()
+    """Media types that 200 can have as well, if the client accepts them."""
     problems: tuple[int, ...] = ()
     """Statuses of errors that are this route's own, beside those that follow from the rest of its entry."""
 

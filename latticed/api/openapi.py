@@ -8,6 +8,7 @@ import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from latticed.api.auth import COOKIE, SECURE_COOKIE
 from latticed.api.exchange import Problem, Route, Text
 from latticed.api.matcher import PARAMETERS
 from latticed.api.routes import ROUTES
@@ -33,6 +34,7 @@ LAST_EVENT_ID = {
     "description": "Of a stream: continue behind this event. Beats `after`.",
     "schema": {"type": "string", "pattern": "^[0-9]{0,40}$"},
 }
+SESSION = "Of a browser, from `POST /v1/session`. What changes something needs an `Origin` that is the daemon's."
 REQUEST_ID = {"description": "What the log calls this request.", "schema": {"type": "string"}}
 
 
@@ -50,10 +52,14 @@ def build(version: str) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "latticed", "version": version, "description": "The durable run executor's HTTP interface."},
         "paths": paths,
-        "security": [{"bearer": []}],
+        "security": [{"bearer": []}, {"session": []}, {"session_over_https": []}],
         "components": {
             "schemas": _schemas(),
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "session": {"type": "apiKey", "in": "cookie", "name": COOKIE.decode(), "description": SESSION},
+                "session_over_https": {"type": "apiKey", "in": "cookie", "name": SECURE_COOKIE.decode()},
+            },
         },
     }
 
@@ -178,6 +184,8 @@ def _responses(route: Route) -> dict[str, Any]:
             "description": "The run is over and `Last-Event-ID` was its last event",
             "headers": {"x-request-id": REQUEST_ID},
         }
+    for media_type in route.also:
+        responses["200"]["content"][media_type] = {"schema": {"type": "string"}}
     for status in sorted(statuses_of_problems(route)):
         headers: dict[str, Any] = {"x-request-id": REQUEST_ID}
         if status == 401:

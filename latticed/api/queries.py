@@ -1,10 +1,10 @@
 """Query parameters: a model a route, validated like a body. Unknown ones and ones given twice are errors."""
 
 import re
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from urllib.parse import parse_qsl
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from latticed.errors import Invalid
 from latticed.models.fields import Kind
@@ -102,6 +102,43 @@ class ApprovalsQuery(PageQuery):
 
     status: Annotated[str, StringConstraints(pattern="^(pending|approved|denied|expired|closed)$")] | None = None
     lane: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+
+
+class AuditQuery(PageQuery):
+    """Which acts. One must fit all that is given."""
+
+    action: Annotated[
+        str | None,
+        StringConstraints(pattern=r"^[a-z_]{1,64}(\.[a-z_]{0,64})?$"),
+        Field(description="Of this action, or of all that begin so if it ends with a dot: `run.submit`, `run.`."),
+    ] = None
+    principal: Annotated[
+        str | None,
+        StringConstraints(min_length=1, max_length=200),
+        Field(description="By whom: the name or the id of a token."),
+    ] = None
+    subject: Annotated[
+        str | None, StringConstraints(min_length=1, max_length=300), Field(description="On what: an id or a name.")
+    ] = None
+    since: Annotated[AwareDatetime | None, Field(description="At this time, RFC 3339, or later.")] = None
+    until: Annotated[AwareDatetime | None, Field(description="Before this time, RFC 3339.")] = None
+    format: Annotated[
+        Literal["json", "jsonl"] | None,
+        Field(
+            description="`jsonl`: all of it, oldest first, one JSON object a line, as `Accept: application/x-ndjson` "
+            "asks for too; `limit` and `cursor` are for pages only."
+        ),
+    ] = None
+
+
+class WholeAuditQuery(AuditQuery):
+    """Which acts of all workspaces."""
+
+    workspace: Annotated[
+        str | None,
+        StringConstraints(pattern=r"^(\*|[A-Za-z0-9][A-Za-z0-9_.\-]{0,63})$"),
+        Field(description="In this workspace; `*` is what belongs to none."),
+    ] = None
 
 
 class EventsQuery(Query):

@@ -8,16 +8,19 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from latticed.api import catalog, runs
+from latticed.api import audit, catalog, people, runs
 from latticed.api.exchange import Route, Text
 from latticed.api.queries import (
     ApprovalsQuery,
+    AuditQuery,
     EventsQuery,
     FeedQuery,
     PageQuery,
     RunsQuery,
     WaitQuery,
+    WholeAuditQuery,
 )
+from latticed.models.audit import AuditPage
 from latticed.models.events import EventPage, FeedPage
 from latticed.models.people import (
     AgentPage,
@@ -26,6 +29,8 @@ from latticed.models.people import (
     ApprovalPage,
     NewToken,
     QueuePage,
+    SignIn,
+    Token,
     TokenPage,
     TokenRequest,
     Whoami,
@@ -102,16 +107,32 @@ ROUTES: tuple[Route, ...] = (
           {200: Approval}, body=Answer, problems=(409,)),
     Route("GET", WORKSPACE + "/agents", "viewer", "List agents", catalog.list_agents, {200: AgentPage}),
     Route("GET", WORKSPACE + "/queues", "viewer", "List queues", catalog.list_queues, {200: QueuePage}),
-    Route("GET", WORKSPACE + "/tokens", "admin", "List tokens, newest first", catalog.list_tokens, {200: TokenPage},
+    Route("GET", WORKSPACE + "/tokens", "admin", "List tokens, newest first", people.list_tokens, {200: TokenPage},
           query=PageQuery),
-    Route("POST", WORKSPACE + "/tokens", "admin", "Make a token", catalog.create_token, {201: NewToken},
+    Route("POST", WORKSPACE + "/tokens", "admin", "Make a token", people.create_token, {201: NewToken},
           body=TokenRequest, problems=(409,)),
-    Route("DELETE", WORKSPACE + "/tokens/{token_id}", "admin", "Revoke a token", catalog.revoke_token, {204: None}),
-    Route("GET", "/v1/workspaces", "viewer", "List workspaces", catalog.list_workspaces, {200: WorkspacePage},
+    Route("GET", WORKSPACE + "/tokens/{token_id}", "admin", "Get a token", people.get_token, {200: Token}),
+    Route("DELETE", WORKSPACE + "/tokens/{token_id}", "admin", "Revoke a token", people.revoke_token, {204: None}),
+    Route("GET", WORKSPACE + "/audit", "admin", "List who did what, newest first", audit.list_audit, {200: AuditPage},
+          query=AuditQuery, also=(audit.JSON_LINES,)),
+    Route("GET", "/v1/workspaces", "viewer", "List workspaces", people.list_workspaces, {200: WorkspacePage},
           query=PageQuery),
-    Route("POST", "/v1/workspaces", "admin", "Make a workspace", catalog.create_workspace, {201: Workspace},
+    Route("POST", "/v1/workspaces", "admin", "Make a workspace", people.create_workspace, {201: Workspace},
           body=WorkspaceRequest, everywhere=True, problems=(409,)),
-    Route("GET", "/v1/whoami", "viewer", "Say who is asking", catalog.whoami, {200: Whoami}),
+    Route("GET", "/v1/tokens", "admin", "List tokens for all workspaces", people.list_wide_tokens, {200: TokenPage},
+          query=PageQuery, everywhere=True),
+    Route("POST", "/v1/tokens", "admin", "Make a token for all workspaces", people.create_wide_token, {201: NewToken},
+          body=TokenRequest, everywhere=True, problems=(409,)),
+    Route("GET", "/v1/tokens/{token_id}", "admin", "Get a token for all workspaces", people.get_wide_token,
+          {200: Token}, everywhere=True),
+    Route("DELETE", "/v1/tokens/{token_id}", "admin", "Revoke a token for all workspaces", people.revoke_wide_token,
+          {204: None}, everywhere=True),
+    Route("GET", "/v1/audit", "admin", "List who did what everywhere, newest first", audit.list_whole_audit,
+          {200: AuditPage}, query=WholeAuditQuery, everywhere=True, also=(audit.JSON_LINES,)),
+    Route("GET", "/v1/whoami", "viewer", "Say who is asking", people.whoami, {200: Whoami}),
+    Route("POST", "/v1/session", None, "Sign a browser in", people.sign_in, {200: Whoami}, body=SignIn,
+          problems=(401, 403, 429, 503)),
+    Route("DELETE", "/v1/session", "viewer", "Sign a browser out", people.sign_out, {204: None}),
     Route("GET", "/healthz", None, "Say whether the process is up", catalog.healthz, {200: Up}),
     Route("GET", "/readyz", None, "Say whether the daemon takes work", catalog.readyz, {200: Ready}, problems=(503,)),
     Route("GET", "/metrics", "admin", "Give figures for Prometheus", catalog.metrics,

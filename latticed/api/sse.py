@@ -29,7 +29,7 @@ CHUNK_BYTES = 64 * 1024
 SEND_SECONDS = 60.0
 """A reader that takes nothing for so long is dropped; it continues where it was with `Last-Event-ID`."""
 GRACE_SECONDS = 2.0
-"""How long a stream has at shutdown to say goodbye."""
+"""How long a stream has to say goodbye once its permit has ended."""
 BYE = b"event: bye\nretry: 1000\ndata: {}\n\n"
 COME_AGAIN = b"retry: 1000\n\n"
 PING = b": ping\n\n"
@@ -104,14 +104,12 @@ class Chunks:
 class TimelineResponse(EventSourceResponse):
     """A stream of one timeline, with the goodbyes and the guards that sse-starlette leaves to its user.
 
-    What differs from the parent: the shutdown it listens to is the daemon's own event and no process-wide flag that
-    is polled; `bye` is said by the stream itself; and the time a send may take is watched by the ping's timer, since
-    a timer for every chunk to every reader costs more than the chunk.
+    What differs from the parent: what ends it is its permit (which the daemon's end ends too) and no process-wide flag
+    that is polled; `bye` is said by the stream itself; and the time a send may take is watched by the ping's timer,
+    since a timer for every chunk to every reader costs more than the chunk.
     """
 
-    def __init__(
-        self, timeline: "Timeline", frame: Frame, shutdown: asyncio.Event, ping_seconds: float, request_id: bytes
-    ) -> None:
+    def __init__(self, timeline: "Timeline", frame: Frame, ping_seconds: float, request_id: bytes) -> None:
         super().__init__(
             Chunks(timeline, frame),
             ping=ping_seconds,
@@ -119,7 +117,6 @@ class TimelineResponse(EventSourceResponse):
             headers={"x-request-id": request_id.decode("latin-1"), "x-content-type-options": "nosniff"},
         )
         self._timeline = timeline
-        self._daemon_shutdown = shutdown
         self._following = anyio.CancelScope()
         self._sending_since: float | None = None
 
@@ -166,7 +163,7 @@ class TimelineResponse(EventSourceResponse):
                 raise SendTimeoutError
 
     async def _listen_for_exit_signal_with_grace(self) -> None:
-        await self._daemon_shutdown.wait()
+        await self._timeline.permit.ended.wait()
         self._following.cancel()
         await asyncio.sleep(GRACE_SECONDS)
 
@@ -181,7 +178,7 @@ async def stream_run(call: Call[EventsQuery, None]) -> Reply:
     seen = resume_point(call.headers)
     after = capped(call.query.after) if seen is None else seen
     timeline = await call.lattice.open_timeline(
-        call.workspace, call.params["run_id"], after=after, resumed=seen is not None
+        call.workspace, call.params["run_id"], call.principal, after=after, resumed=seen is not None
     )
     if seen is not None and timeline.ended:
         timeline.close()
@@ -201,13 +198,12 @@ async def stream_feed(call: Call[FeedQuery, None]) -> Reply:
     if after is None and call.query.after is not None:
         after = capped(call.query.after)
     timeline = await call.lattice.open_feed(
-        call.workspace, after=after, resumed=seen is not None, types=call.query.wanted(), kind=call.query.kind
-    )
+        call.workspace, call.principal, after=after, resumed=seen is not None, types=call.query.wanted(),
+        kind=call.query.kind,
+    )  # fmt: skip
     return _reply(call, timeline, feed_frame)
 
 
 def _reply(call: Call[Any, None], timeline: "Timeline", frame: Frame) -> Reply:
-    response = TimelineResponse(
-        timeline, frame, call.lattice.shutdown, call.site.settings.ping_seconds, call.request_id
-    )
+    response = TimelineResponse(timeline, frame, call.site.settings.ping_seconds, call.request_id)
     return Reply(200, stream=response)

@@ -7,6 +7,9 @@ from pydantic import Field, JsonValue, StringConstraints
 
 from latticed.models.fields import Inputs, Label, Name, Request, Role, View
 
+EVERYWHERE = "*"
+"""In place of a workspace's name: all of them."""
+
 RANK: dict[str, int] = {"viewer": 0, "operator": 1, "admin": 2}
 """Roles in rising order; each may do what those below it may."""
 
@@ -28,7 +31,7 @@ class Principal:
 
     def enters(self, workspace: str) -> bool:
         """Whether this principal has a right to `workspace`."""
-        return self.workspace in ("*", workspace)
+        return self.workspace in (EVERYWHERE, workspace)
 
 
 class Whoami(View):
@@ -82,6 +85,14 @@ class Token(View):
     created_at: str
     expires_at: str | None
     revoked_at: str | None
+    used_at: str | None
+    """When it was last used, to the minute."""
+
+
+class SignIn(Request):
+    """What a browser signs in with."""
+
+    token: Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
 class NewToken(Token):

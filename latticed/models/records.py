@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from latticed.clock import to_text
+from latticed.models.audit import Act
 from latticed.states import CLAIM, OWNED, Move, Status
 
 CANCEL_RANK: dict[str, int] = {"graceful": 1, "now": 2, "kill": 3}
@@ -135,6 +136,8 @@ class Birth:
     detached: bool = False
     rerun_of: str | None = None
     journal: list[StepRecord] = field(default_factory=list)
+    act: Act | None = None
+    """What of it is for the audit trail; None for a child."""
 
     @property
     def due_at(self) -> int | None:
@@ -173,6 +176,8 @@ class Change:
     steps: list[StepRecord] = field(default_factory=list)
     births: list[Birth] = field(default_factory=list)
     otherwise: "Change | None" = None
+    act: Act | None = None
+    """Goes into the audit trail if this change is the one that held."""
 
 
 def claim_change(run_id: str, owner: str, at: int) -> Change:

@@ -195,4 +195,5 @@ def token_view(row: Any) -> dict[str, Any]:
         "created_at": to_text(row.created_at),
         "expires_at": _time(row.expires_at),
         "revoked_at": _time(row.revoked_at),
+        "used_at": _time(row.used_at),
     }

@@ -1,22 +1,20 @@
-"""What the facade asks of the store: submissions, lists, events, people."""
+"""What the facade asks of the store: submissions, lists, events, answers."""
 
 from collections.abc import Sequence
 from typing import Any
 
-import orjson
-from sqlalchemy import Select, delete, select, update
-from sqlalchemy.dialects.sqlite import insert as insert_ignoring
+from sqlalchemy import delete, select, update
 
 from latticed import ids
 from latticed.clock import to_text
 from latticed.errors import Conflict, NotFound
 from latticed.models.people import Answer, Principal
 from latticed.models.records import Birth, EventRecord, StepRecord, event
-from latticed.models.views import approval_view, run_view, step_view, token_view
+from latticed.models.views import approval_view, run_view, step_view
 from latticed.states import TERMINAL, Status
 from latticed.store import dialects as d
-from latticed.store.engine_side import EngineSide
-from latticed.store.tables import approvals, bodies, events, idempotency_keys, runs, signals, steps, tokens, workspaces
+from latticed.store.people_side import PeopleSide, newest_first
+from latticed.store.tables import approvals, bodies, events, idempotency_keys, runs, signals, steps
 from latticed.store.transaction import Transaction
 
 _RUN = select(runs, bodies.c.goal, bodies.c.inputs, bodies.c.roles).join_from(
@@ -42,7 +40,7 @@ _SCAN = 20_000
 """Positions that one look at a filtered feed covers at most, so that a rare type does not make a long query."""
 
 
-class FacadeSide(EngineSide):
+class FacadeSide(PeopleSide):
     """The facade's half of the store."""
 
     async def submit_once(self, birth: Birth, route: str, key: str, fingerprint: str, since: int) -> tuple[str, bool]:
@@ -111,7 +109,7 @@ class FacadeSide(EngineSide):
             statement = statement.where(runs.c[column].in_(sorted(values)))
         for key, value in tags:
             statement = statement.where(d.json_text(runs.c.tags, key) == value)
-        rows = await self.read(_before(statement, runs.c.id, before).limit(limit))
+        rows = await self.read(newest_first(statement, runs.c.id, before).limit(limit))
         return [run_view(row._mapping) for row in rows]
 
     async def place_in_queue(self, workspace: str, queue: str, priority: int, run_id: str) -> int:
@@ -159,7 +157,7 @@ class FacadeSide(EngineSide):
         rows = await self.reader.fetch(_LAST_POSITION)
         return rows[0][0] if rows else 0
 
-    async def send_signal(self, workspace: str, run_id: str, name: str, data: Any, by: str) -> str:
+    async def send_signal(self, workspace: str, run_id: str, name: str, data: Any, by: Principal) -> str:
         """Keeps a signal for a run and wakes it if it waits for that.
 
         Raises:
@@ -178,10 +176,11 @@ class FacadeSide(EngineSide):
             signal_id = ids.new(ids.SIGNAL)
             t.connection.execute(
                 signals.insert().values(
-                    id=signal_id, run_id=run_id, name=name, data=d.json(data), sent_at=t.now, sent_by=by
+                    id=signal_id, run_id=run_id, name=name, data=d.json(data), sent_at=t.now, sent_by=by.name
                 )
             )
             t.deliver(run_id, f"signal:{name}", [])
+            t.audit(workspace, by, "run.signal", run_id, name=name, signal_id=signal_id)
             return signal_id
 
         sent: str = await self.writer.submit(work)
@@ -196,7 +195,9 @@ class FacadeSide(EngineSide):
             statement = statement.where(approvals.c.status == status)
         if lane is not None:
             statement = statement.where(d.json_has(approvals.c.lanes, d.value(lane)))
-        return [approval_view(row) for row in await self.read(_before(statement, approvals.c.id, before).limit(limit))]
+        return [
+            approval_view(row) for row in await self.read(newest_first(statement, approvals.c.id, before).limit(limit))
+        ]
 
     async def find_approval_view(self, workspace: str, approval_id: str) -> dict[str, Any] | None:
         """An approval as models.people.Approval."""
@@ -235,81 +236,9 @@ class FacadeSide(EngineSide):
             )  # fmt: skip
             said = {"approval_id": approval_id, "decision": answer.decision, "by": by.name, "comment": answer.comment}
             t.deliver(found.run_id, f"approval:{approval_id}", [event("approval.answered", t.now, **said)])
+            t.audit(workspace, by, "approval.answer", approval_id, run_id=found.run_id, decision=answer.decision)
 
         await self.writer.submit(work)
-
-    async def list_workspaces(self, after: str | None, limit: int, only: str | None) -> list[Any]:
-        """Workspaces by name."""
-        statement = select(workspaces).order_by(workspaces.c.name).limit(limit)
-        if after is not None:
-            statement = statement.where(workspaces.c.name > after)
-        if only is not None:
-            statement = statement.where(workspaces.c.name == only)
-        return list(await self.read(statement))
-
-    async def create_workspace(self, name: str) -> int:
-        """Makes a workspace; when.
-
-        Raises:
-            Conflict: it is there already.
-        """
-
-        def work(t: Transaction) -> int:
-            made = t.connection.execute(
-                insert_ignoring(workspaces).values(name=name, created_at=t.now).on_conflict_do_nothing()
-            )
-            if made.rowcount == 0:
-                raise Conflict(f"there is a workspace {name!r} already")
-            return t.now
-
-        created: int = await self.writer.submit(work)
-        return created
-
-    async def has_workspace(self, name: str) -> bool:
-        """Whether there is such a workspace."""
-        return bool(await self.read(select(workspaces.c.name).where(workspaces.c.name == name)))
-
-    async def add_token(self, values: dict[str, Any]) -> None:
-        """Keeps a token (its digest, not its text)."""
-        await self.writer.submit(lambda t: t.connection.execute(tokens.insert().values(values)) and None)
-
-    async def find_token(self, digest: str) -> Principal | None:
-        """Who holds the token with this sha256, if it has not been revoked (its expiry is for the caller)."""
-        rows = await self.read(select(tokens).where(tokens.c.digest == digest, tokens.c.revoked_at.is_(None)))
-        if not rows:
-            return None
-        row = rows[0]
-        lanes = None if row.lanes is None else tuple(orjson.loads(row.lanes))
-        return Principal(row.id, row.name, row.role, row.workspace, lanes, row.expires_at)
-
-    async def has_tokens(self) -> bool:
-        """Whether any token was ever made."""
-        return bool(await self.read(select(tokens.c.id).limit(1)))
-
-    async def list_tokens(self, workspace: str, before: str | None, limit: int) -> list[dict[str, Any]]:
-        """Tokens of a workspace, newest first, each as models.people.Token."""
-        statement = select(tokens).where(tokens.c.workspace == workspace)
-        return [token_view(row) for row in await self.read(_before(statement, tokens.c.id, before).limit(limit))]
-
-    async def revoke_token(self, workspace: str, token_id: str) -> bool:
-        """Ends a token; False if there is none in this workspace."""
-
-        def work(t: Transaction) -> bool:
-            where = (tokens.c.id == token_id, tokens.c.workspace == workspace)
-            if t.connection.execute(select(tokens.c.id).where(*where)).first() is None:
-                return False
-            t.connection.execute(
-                update(tokens).where(*where, tokens.c.revoked_at.is_(None)).values(revoked_at=t.now)
-            )  # fmt: skip
-            return True
-
-        revoked: bool = await self.writer.submit(work)
-        return revoked
-
-
-def _before(statement: Select[Any], column: Any, before: str | None) -> Select[Any]:
-    """Newest first, from below a cursor."""
-    return (statement if before is None else statement.where(column < before)).order_by(column.desc())
 
 
 def _event(row: Any) -> EventRecord:

@@ -13,11 +13,13 @@ import orjson
 from sqlalchemy import ColumnElement, Connection, delete, null, select, update
 from sqlalchemy.sql import func
 
+from latticed.models.audit import Act, act
+from latticed.models.people import Principal
 from latticed.models.records import STOP_MODES, Birth, Change, EventRecord, NewEvent, RunRow, StepRecord, event
 from latticed.models.stopping import stop_change
 from latticed.states import ACTIVE, CLAIM, OWNED, TERMINAL, WAKE, Move, Status
 from latticed.store import dialects as d
-from latticed.store.tables import approvals, bodies, events, one_of, runs, signals, steps
+from latticed.store.tables import approvals, audit, bodies, events, one_of, runs, signals, steps
 
 ROW = tuple(runs.c[name] for name in RunRow._fields)
 
@@ -80,6 +82,7 @@ _BIRTH = (
 _BEAR = d.insert_statement(runs, (*_BIRTH, "tags", "updated_at", *_BORN))
 _BODY = d.insert_statement(bodies, ("run_id", "goal", "inputs", "roles"))
 _EVENT = d.insert_statement(events, ("position", "run_id", "seq", "type", "at", "workspace", "kind", "data"))
+_ACT = d.insert_statement(audit, ("at", *Act._fields))
 _STEP = d.insert_statement(steps, ("run_id", *StepRecord._fields), replace=True)
 _CLOSE_APPROVALS = (
     update(approvals).values(status="closed").where(approvals.c.run_id.in_(d.id_set()), approvals.c.status == "pending")
@@ -100,6 +103,19 @@ class Transaction:
         self.events: list[EventRecord] = []
         self.facts: list[tuple[str, str]] = []
         self.times: list[int] = []
+        self.acts: list[Act] = []
+        """What `finish` writes into the audit trail."""
+
+    def finish(self) -> None:
+        """Writes what was gathered for all members at once: the last thing before the commit."""
+        if self.acts:
+            _ACT.execute(self.connection, [(self.now, *a[:-1], a.detail.decode()) for a in self.acts])
+
+    def audit(
+        self, workspace: str, principal: Principal | str | None, action: str, subject: str, /, **detail: Any
+    ) -> None:  # fmt: skip
+        """Puts what a principal did (a part of the daemon, if it is a text) into the audit trail."""
+        self.acts.append(act(workspace, principal, action, subject, **detail))
 
     def apply(self, changes: Sequence[Change]) -> list[RunRow | None]:
         """Makes each change whose guard holds, in order; None where neither it nor its `otherwise` held."""
@@ -136,6 +152,7 @@ class Transaction:
              for row, b in zip(rows, births, strict=True)]
         )  # fmt: skip
         self._journal([(b.id, record) for b in births for record in b.journal])
+        self.acts += [b.act for b in births if b.act is not None]
         return rows
 
     def _wave(self, wave: list[tuple[int, Change]], outcomes: list[RunRow | None]) -> None:
@@ -157,6 +174,7 @@ class Transaction:
         self._append([(row, change.events) for row, change in held if change.events])
         self._journal([(row.id, record) for row, change in held for record in change.steps])
         self.bear([birth for _, change in held for birth in change.births])
+        self.acts += [change.act for _, change in held if change.act is not None]
         self._follow(held)
 
     def _update(self, shape: Shape, changes: list[Change]) -> dict[str, RunRow]:

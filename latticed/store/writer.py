@@ -136,6 +136,7 @@ class Writer:
             else:
                 gathered.append(order)
         self._apply(transaction, gathered, outcomes)
+        transaction.finish()
         hit("commit.before")
         connection.commit()
         hit("commit.after")

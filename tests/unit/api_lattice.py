@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -11,7 +12,7 @@ import orjson
 
 from latticed import ids
 from latticed.api import Settings, create_app
-from latticed.errors import Invalid
+from latticed.errors import Invalid, Unauthenticated
 from latticed.models.people import Principal
 from latticed.models.records import EventRecord
 
@@ -53,6 +54,7 @@ class MemoryTimeline:
     def __init__(self, lattice: "MemoryLattice", cursor: int) -> None:
         self._lattice = lattice
         self._cursor = cursor
+        self.permit = SimpleNamespace(ended=lattice.shutdown)
         self.ended = lattice.final_status is not None and cursor >= len(lattice.events)
         self.final_status: str | None = None
         self.closed = False
@@ -86,6 +88,7 @@ class MemoryLattice:
     events: list[EventRecord] = field(default_factory=list)
     final_status: str | None = None
     trouble: Exception | None = None
+    refusals: list[tuple[Principal | None, str, str, dict[str, str]]] = field(default_factory=list)
     timelines: list[MemoryTimeline] = field(default_factory=list)
     draining: bool = False
     shutdown: asyncio.Event = field(default_factory=asyncio.Event)
@@ -101,14 +104,37 @@ class MemoryLattice:
     async def authenticate(self, token: str) -> Principal | None:
         return TOKENS.get(token)
 
+    async def authenticate_session(self, cookie: str) -> Principal | None:
+        return TOKENS.get(cookie.removeprefix("cookie-of-"))
+
+    async def sign_in(self, token: str) -> tuple[str, Principal]:
+        if token not in TOKENS:
+            raise Unauthenticated
+        return f"cookie-of-{token}", TOKENS[token]
+
+    async def export_audit(self, workspace: str | None, **filters: Any) -> AsyncIterator[list[dict[str, Any]]]:
+        for batch in self.answers.get("export_audit", []):
+            yield batch
+
+    @property
+    def notes(self) -> "MemoryLattice":
+        return self
+
+    def refused(self, by: Principal | None, route: str, code: str, **detail: str) -> None:
+        self.refusals.append((by, route, code, detail))
+
     async def metrics(self) -> bytes:
         return b"latticed_up 1\n"
 
-    async def open_timeline(self, workspace: str, run_id: str, *, after: int, resumed: bool) -> MemoryTimeline:
+    async def open_timeline(
+        self, workspace: str, run_id: str, principal: Principal, *, after: int, resumed: bool
+    ) -> MemoryTimeline:
         self.calls.append(("open_timeline", (workspace, run_id), {"after": after, "resumed": resumed}))
         return self._open(after)
 
-    async def open_feed(self, workspace: str, *, after: int | None, **others: Any) -> MemoryTimeline:
+    async def open_feed(
+        self, workspace: str, principal: Principal, *, after: int | None, **others: Any
+    ) -> MemoryTimeline:
         self.calls.append(("open_feed", (workspace,), {"after": after, **others}))
         return self._open(len(self.events) if after is None else after // 100)
 

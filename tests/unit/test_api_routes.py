@@ -23,6 +23,8 @@ BODIES = {
     "submit_run": {"target": "digest", "goal": "look"},
     "answer_approval": {"decision": "approve"},
     "create_token": {"role": "viewer"},
+    "create_wide_token": {"role": "viewer"},
+    "sign_in": {"token": "viewer"},
     "create_workspace": {"name": "another"},
 }
 
@@ -44,8 +46,8 @@ raised = pytest.mark.parametrize("route", RAISED, ids=names(RAISED))
 every = pytest.mark.parametrize("route", ROUTES, ids=names(list(ROUTES)))
 
 
-def test_only_health_is_open() -> None:
-    assert {route.path for route in ROUTES if route.role is None} == {"/healthz", "/readyz"}
+def test_only_health_and_the_door_are_open() -> None:
+    assert {route.name for route in ROUTES if route.role is None} == {"healthz", "readyz", "sign_in"}
 
 
 def test_operations_have_names_of_their_own() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from latticed.api import sse
 from latticed.errors import Unavailable
-from tests.unit.api_lattice import RUN_ID, Client, record
+from tests.unit.api_lattice import RUN_ID, TOKENS, Client, record
 
 RUN = f"/v1/workspaces/default/runs/{RUN_ID}/events"
 FEED = "/v1/workspaces/default/events"
@@ -210,7 +210,7 @@ async def test_frames_that_are_ready_together_are_sent_together_in_bounded_chunk
     events = [record(seq, text="x" * 1000) for seq in range(1, 301)]
     client = Client()
     client.lattice.grow(*events, final_status="ok")
-    timeline = await client.lattice.open_timeline("default", RUN_ID, after=0, resumed=False)
+    timeline = await client.lattice.open_timeline("default", RUN_ID, TOKENS["viewer"], after=0, resumed=False)
     chunks = [chunk async for chunk in sse.Chunks(timeline, sse.run_frame)]  # type: ignore[arg-type]  # in memory
     assert b"".join(chunks[:-1]) == b"".join(event.frame for event in events)
     assert 4 < len(chunks) < 9

@@ -1,0 +1,68 @@
+"""The facade's audit trail: who did what, and who was refused."""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from typing import Any
+
+from latticed.errors import Invalid
+from latticed.models.people import EVERYWHERE
+from latticed.ports import FacadeStore
+
+BATCH = 500
+"""Rows that an export holds at a time."""
+
+
+class Auditing(ABC):
+    """The verbs of the audit trail, for the facade. A workspace of None is all of them, and what belongs to none."""
+
+    _store: FacadeStore
+
+    async def list_audit(
+        self, workspace: str | None, *, limit: int = 50, cursor: str | None = None, **filters: Any
+    ) -> dict[str, Any]:  # fmt: skip
+        """A page of the trail, newest first, as models.audit.AuditPage.
+
+        Filters that are None are none: `action` (whole, or its beginning if it ends with a dot), `principal` (a name or
+        a token's id), `subject`, `since` and (not included) `until` in microseconds.
+
+        Raises:
+            NotFound: no such workspace.
+            Invalid: a made-up cursor.
+        """
+        await self._need_trail(workspace)
+        if cursor is not None and not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= 18):
+            message = "this cursor was made up; use next_cursor of an earlier page"
+            raise Invalid(message, [{"loc": ["query", "cursor"], "msg": message}])
+        before = None if cursor is None else int(cursor)
+        items = await self._store.list_audit(workspace, _given(filters), before=before, limit=limit)
+        return {"items": items, "next_cursor": str(items[-1]["id"]) if len(items) == limit else None}
+
+    async def export_audit(self, workspace: str | None, **filters: Any) -> AsyncIterator[list[dict[str, Any]]]:
+        """The whole trail as it is now, oldest first, a batch at a time. Filters as for `list_audit`.
+
+        Raises:
+            NotFound: no such workspace.
+        """
+        await self._need_trail(workspace)
+        newest = await self._store.list_audit(workspace, {}, limit=1)
+        last, after = (newest[0]["id"] if newest else 0), 0
+        while after < last:
+            found = await self._store.list_audit(workspace, _given(filters), after=after, limit=BATCH)
+            if within := [row for row in found if row["id"] <= last]:
+                yield within
+            if len(found) < BATCH:
+                return
+            after = found[-1]["id"]
+
+    async def _need_trail(self, workspace: str | None) -> None:
+        """What belongs to no workspace has a trail as well."""
+        if workspace is not None and workspace != EVERYWHERE:
+            await self._need_workspace(workspace)
+
+    @abstractmethod
+    async def _need_workspace(self, workspace: str) -> None:
+        """Returns if there is such a workspace; else raises NotFound."""
+
+
+def _given(filters: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in filters.items() if value is not None}

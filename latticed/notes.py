@@ -1,0 +1,107 @@
+"""What is kept of requests that change nothing, without one of them waiting for it.
+
+Refusals go into the audit trail, and tokens are marked with their last use. Both are gathered in memory and written
+together, at most once a second. A flood is bounded: of what does not fit in a second only the number is kept. While
+the store is away nothing is kept but that number, and no answer is the later or another for it.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import structlog
+
+from latticed.clock import Clock
+from latticed.errors import LatticedError
+from latticed.models.audit import Act, act
+from latticed.models.people import EVERYWHERE, Principal
+
+log = structlog.get_logger()
+
+PAUSE_SECONDS = 1.0
+"""Between two writes."""
+MOST_ROWS = 20
+"""Refusals that are kept of one pause; of more only their number."""
+USED_MICROSECONDS = 60_000_000
+"""How exactly the last use of a token is known."""
+
+
+class Notebook(Protocol):
+    """What keeps them."""
+
+    async def note(self, acts: Sequence[Act], used: Mapping[str, int]) -> None:
+        """Writes acts, and when tokens were last used."""
+        ...
+
+
+class Notes:
+    """What waits to be written. All methods are called in the event loop's thread."""
+
+    def __init__(self, store: Notebook, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._acts: list[Act] = []
+        self._left_out = 0
+        self._unwritten: dict[str, int] = {}
+        self._used: dict[str, int] = {}
+        self._away = False
+        self._task: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
+
+    def refused(self, by: Principal | None, route: str, code: str, **detail: str) -> None:
+        """Somebody was refused; kept with those of the workspace of whoever asked, if that is known."""
+        if len(self._acts) < MOST_ROWS:
+            workspace = by.workspace if by is not None else EVERYWHERE
+            self._acts.append(act(workspace, by, "refused", route, code=code, **detail))
+        else:
+            self._left_out += 1
+        self._start()
+
+    def use(self, token_id: str, now: int) -> int:
+        """A token was used. Returns the time from which on that is worth saying again."""
+        if now - self._used.get(token_id, 0) >= USED_MICROSECONDS:
+            self._used[token_id] = self._unwritten[token_id] = now
+            self._start()
+        return self._used[token_id] + USED_MICROSECONDS
+
+    def used_at(self, token_id: str) -> int | None:
+        """When this process last noted a use of that token."""
+        return self._used.get(token_id)
+
+    def forget(self, token_id: str) -> None:
+        """A token is worth nothing any more; its last use is still written."""
+        self._used.pop(token_id, None)
+
+    async def close(self) -> None:
+        """Writes what is left, if the store takes it."""
+        self._hurry.set()
+        if self._task is not None:
+            await self._task
+
+    def _start(self) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._write(), name="notes")
+
+    async def _write(self) -> None:
+        while self._acts or self._left_out or self._unwritten:
+            acts, self._acts = self._acts, []
+            left_out, self._left_out = self._left_out, 0
+            used, self._unwritten = self._unwritten, {}
+            if left_out:
+                acts.append(act(EVERYWHERE, None, "refused", EVERYWHERE, left_out=left_out))
+            try:
+                await self._store.note(acts, used)
+                self._away = False
+            except LatticedError as error:
+                self._left_out += left_out + len(acts) - bool(left_out)
+                self._unwritten = used | self._unwritten
+                if not self._away:
+                    log.warning("notes_not_written", refusals=self._left_out, reason=error.detail)
+                self._away = True
+                if self._hurry.is_set():
+                    return
+            try:
+                async with asyncio.timeout(PAUSE_SECONDS):
+                    await self._hurry.wait()
+            except TimeoutError:
+                pass
