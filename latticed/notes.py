@@ -59,10 +59,11 @@ class Notes:
 
     def use(self, token_id: str, now: int) -> int:
         """A token was used. Returns the time from which on that is worth saying again."""
-        if now - self._used.get(token_id, 0) >= USED_MICROSECONDS:
-            self._used[token_id] = self._unwritten[token_id] = now
+        noted = self._used.get(token_id)
+        if noted is None or now >= noted + USED_MICROSECONDS:
+            noted = self._used[token_id] = self._unwritten[token_id] = now
             self._start()
-        return self._used[token_id] + USED_MICROSECONDS
+        return noted + USED_MICROSECONDS
 
     def used_at(self, token_id: str) -> int | None:
         """When this process last noted a use of that token."""

@@ -81,11 +81,26 @@ def moment(option: str, text: str, now: int) -> str:
     """
     if text.startswith("+"):
         return to_text(now + round(seconds(option, text[1:]) * 1_000_000))
+    return _time(option, text, "+5m")
+
+
+def past(option: str, text: str, now: int) -> str:
+    """RFC 3339, or `5m` before now → RFC 3339; a time without an offset is local time.
+
+    Raises:
+        Invalid: the text is neither.
+    """
+    if _DURATION.fullmatch(text.strip()):
+        return to_text(max(now - round(seconds(option, text) * 1_000_000), 0))
+    return _time(option, text, "5m")
+
+
+def _time(option: str, text: str, or_say: str) -> str:
     try:
         when = datetime.fromisoformat(text)
         return to_text(from_text(when.astimezone().isoformat() if when.tzinfo is None else text))
     except (ValueError, OverflowError) as error:
-        raise Invalid(f"{option} {text!r} is not a time: say it like 2030-01-31T12:00:00Z or +5m") from error
+        raise Invalid(f"{option} {text!r} is not a time: say it like 2030-01-31T12:00:00Z or {or_say}") from error
 
 
 def _json_or_text(text: str) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import typer
 
-from latticed.cli import agents, approvals, queues, run, runs, tokens, workspaces
+from latticed.cli import agents, approvals, audit, queues, run, runs, tokens, workspaces
 from latticed.cli.render import plain
 from latticed.cli.session import INTERRUPTED, group
 from latticed.errors import Busy, LatticedError
@@ -29,6 +29,7 @@ def application() -> typer.Typer:
         ("queues", queues.app),
         ("workspaces", workspaces.app),
         ("tokens", tokens.app),
+        ("audit", audit.app),
     ):
         app.add_typer(part, name=name)
     tokens.add_whoami_to(app)

@@ -11,7 +11,7 @@ from latticed.cli.session import Session, command, group
 
 Document = dict[str, Any]
 
-app = group("Look at a workspace's tokens, make and revoke them.")
+app = group("Look at a workspace's tokens, make and revoke them. With -w '*': those for all workspaces.")
 
 
 @command(app, "list")
@@ -26,6 +26,12 @@ def list_tokens(
     session.show(page, _token_table)
     if page["next_cursor"]:
         session.hint(f"more with: --cursor {page['next_cursor']}")
+
+
+@command(app, "show")
+def show(session: Session, token_id: Annotated[str, typer.Argument(metavar="ID", help="The token's id.")]) -> None:
+    """Show a token, without its text."""
+    session.show(session.client.get_token(token_id), _token_lines)
 
 
 @command(app, "create")
@@ -54,7 +60,7 @@ def create(
 
 @command(app, "revoke")
 def revoke(session: Session, token_id: Annotated[str, typer.Argument(metavar="ID", help="The token's id.")]) -> None:
-    """End a token's validity."""
+    """End a token's validity, and all that was opened with it."""
     session.client.revoke_token(token_id)
     session.show({"id": token_id, "revoked": True}, lambda gone, screen: [f"{plain(token_id)} is revoked"])
 
@@ -85,6 +91,21 @@ def _whoami_lines(me: Document, screen: Screen) -> Iterator[str]:
     )
 
 
+def _token_lines(token: Document, screen: Screen) -> Iterator[str]:
+    yield f"{token['id']}: {plain(token['name'])}"
+    yield from fields(
+        [
+            ("role", token["role"]),
+            ("workspace", "all" if token["workspace"] == "*" else plain(token["workspace"])),
+            ("lanes", _lanes(token)),
+            ("created", screen.when(token["created_at"])),
+            ("used", screen.when(token["used_at"]) if token["used_at"] else "never"),
+            ("expires", screen.when(token["expires_at"]) if token["expires_at"] else "never"),
+            ("revoked", screen.when(token["revoked_at"]) if token["revoked_at"] else None),
+        ]
+    )
+
+
 def _token_table(page: Document, screen: Screen) -> Iterator[str]:
     rows = [
         (
@@ -92,12 +113,13 @@ def _token_table(page: Document, screen: Screen) -> Iterator[str]:
             each["role"],
             _lanes(each),
             screen.ago(each["created_at"]),
+            screen.ago(each["used_at"]),
             _validity(each, screen),
             short(each["name"]),
         )
         for each in page["items"]
     ]
-    return table(("ID", "ROLE", "LANES", "CREATED", "EXPIRES", "NAME"), rows, screen, "no tokens")
+    return table(("ID", "ROLE", "LANES", "CREATED", "USED", "EXPIRES", "NAME"), rows, screen, "no tokens")
 
 
 def _validity(token: Document, screen: Screen) -> str:

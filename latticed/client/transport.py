@@ -1,5 +1,6 @@
 """One HTTP exchange with the daemon: an answer's document, or an exception of `latticed.errors`."""
 
+import json
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -155,6 +156,28 @@ class Transport:
             return response.json()
         except ValueError as error:
             raise Internal(f"{self.url} did not answer with JSON; is that a latticed daemon?") from error
+
+    def lines(self, where: str, *, params: Params | None = None) -> Iterator[Any]:
+        """The documents of an answer that has one a line, as they come.
+
+        Raises:
+            LatticedError: the daemon refused.
+            Unavailable: it could not be reached, or the answer broke off.
+        """
+        timeout = httpx2.Timeout(self.answer_seconds, connect=CONNECT_SECONDS)
+        try:
+            with self._http.stream("GET", where, params=_given(params), timeout=timeout) as response:
+                if not response.is_success:
+                    response.read()
+                    raise problem(response)
+                rest = b""
+                for chunk in response.iter_bytes():
+                    *whole, rest = (rest + chunk).split(b"\n")
+                    yield from map(json.loads, whole)
+        except httpx2.TransportError as error:
+            raise self._unreachable(error, "GET") from error
+        except ValueError as error:
+            raise Internal(f"{self.url} did not answer with JSON lines; is that a latticed daemon?") from error
 
     @contextmanager
     def stream(

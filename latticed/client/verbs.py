@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from latticed.client.people import PeopleVerbs
 from latticed.client.timeline import PATIENCE_SECONDS, Follower
 from latticed.client.transport import ANSWER_SECONDS, Transport, path
 from latticed.clock import SystemClock
@@ -19,7 +20,7 @@ PAGE = 500
 """The longest page there is."""
 
 
-class Client:
+class Client(PeopleVerbs):
     """A daemon, as one token sees one of its workspaces.
 
     Every verb raises the exceptions of `latticed.errors`: what the daemon refused as the class of its `code`, and
@@ -28,7 +29,7 @@ class Client:
     Args:
         url: the daemon's address, such as `http://127.0.0.1:8700`.
         token: a token's text; None sends none, which only `healthz` and `readyz` accept.
-        workspace: the workspace of every verb that needs one.
+        workspace: the workspace of every verb that needs one; `*` stands for all, for tokens and the audit trail.
         answer_seconds: how long the daemon may be silent before an answer is given up.
 
     Raises:
@@ -277,10 +278,6 @@ class Client:
 
     # The rest
 
-    def whoami(self) -> Document:
-        """Whom the daemon takes this token for."""
-        return self._document("GET", path("v1", "whoami"))
-
     def list_agents(self) -> Document:
         """The agents that a run can target."""
         return self._get("agents")
@@ -288,40 +285,6 @@ class Client:
     def list_queues(self) -> Document:
         """The queues, with their limits and loads."""
         return self._get("queues")
-
-    def list_workspaces(self, *, limit: int | None = None, cursor: str | None = None) -> Document:
-        """A page of the workspaces that the token may see."""
-        return self._document("GET", path("v1", "workspaces"), params={"limit": limit, "cursor": cursor})
-
-    def create_workspace(self, name: str) -> Document:
-        """Makes a workspace."""
-        return self._document("POST", path("v1", "workspaces"), body={"name": name})
-
-    def list_tokens(self, *, limit: int | None = None, cursor: str | None = None) -> Document:
-        """A page of the workspace's tokens, without their texts."""
-        return self._get("tokens", limit=limit, cursor=cursor)
-
-    def create_token(
-        self,
-        role: str,
-        *,
-        name: str | None = None,
-        lanes: Sequence[str] | None = None,
-        expires_seconds: float | None = None,
-    ) -> Document:
-        """Makes a token of the workspace → its document with the text under `token`, which is shown this once.
-
-        Args:
-            role: `viewer`, `operator` or `admin`.
-            lanes: which approvals it may answer; None is all.
-        """
-        return self._post(
-            ("tokens",), _given({"role": role, "name": name, "lanes": lanes, "expires_seconds": expires_seconds})
-        )
-
-    def revoke_token(self, token_id: str) -> None:
-        """Ends a token's validity."""
-        self._transport.request("DELETE", self._path("tokens", token_id))
 
     # How
 

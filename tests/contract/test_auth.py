@@ -16,6 +16,7 @@ BODIES = {
     "submit_run": {"target": "echo", "goal": "x"},
     "answer_approval": {"decision": "approve"},
     "create_token": {"role": "viewer"},
+    "create_wide_token": {"role": "viewer"},
     "create_workspace": {"name": "created-by-a-test"},
 }
 GUARDED = [route for route in ROUTES if route.role is not None]
