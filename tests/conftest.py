@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ class Daemon:
         self.workspace = "default"
         self._started: list[subprocess.Popen[bytes]] = []
         self._client: httpx2.Client | None = None
+        self._stranger: httpx2.Client | None = None
         self._family: dict[int, psutil.Process] = {}
         self.configure(config or {})
 
@@ -159,9 +161,7 @@ class Daemon:
     def wait_exit(self, timeout: float = 30) -> int:
         """Waits for the process to end by itself; the exit code."""
         code = self.process.wait(timeout)
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        self._hang_up()
         return code
 
     def restart(self) -> "Daemon":
@@ -182,9 +182,13 @@ class Daemon:
             with suppress(psutil.Error):
                 member.kill()
         psutil.wait_procs(list(self._family.values()), timeout=5)
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        for client in (self._client, self._stranger):
+            if client is not None:
+                client.close()
+        self._client = self._stranger = None
 
     def _note_family(self) -> None:
         """Remembers what the daemon started, since commands run in sessions of their own."""
@@ -228,6 +232,14 @@ class Daemon:
             headers = {"Authorization": f"Bearer {self.token}"}
             self._client = httpx2.Client(base_url=self.url, headers=headers, timeout=70)
         return self._client
+
+    @property
+    def stranger(self) -> httpx2.Client:
+        """Not signed in, and without a memory for cookies."""
+        if self._stranger is None:
+            no_cookies = CookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
+            self._stranger = httpx2.Client(base_url=self.url, timeout=70, cookies=no_cookies)
+        return self._stranger
 
     # --- runs ---
 

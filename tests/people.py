@@ -55,7 +55,7 @@ class Browser:
         if self.origin is not None and method not in ("GET", "HEAD"):
             headers["Origin"] = self.origin
         headers |= how.pop("headers", {})
-        answer = httpx2.request(method, self.one.url + path, headers=headers, timeout=20, **how)
+        answer = self.one.stranger.request(method, path, headers=headers, **how)
         if said := answer.headers.get("set-cookie"):
             self.cookie = said.partition(";")[0]
         return answer

@@ -147,14 +147,14 @@ def test_signing_out_ends_the_session_and_its_streams(live: Daemon) -> None:
         left(feed)
         live.stop_run(run_id, mode="now")
         assert others.until("end") == {"status": "cancelled"}, "who else is signed in reads on"
-    again = httpx2.get(live.url + path, headers={"Cookie": cookie, "Accept": "text/event-stream"})
+    again = live.stranger.get(path, headers={"Cookie": cookie, "Accept": "text/event-stream"})
     assert (again.status_code, again.json()["code"]) == (401, "unauthenticated")
-    assert httpx2.get(live.url + "/v1/whoami", headers={"Cookie": other.cookie}).status_code == 200
+    assert live.stranger.get("/v1/whoami", headers={"Cookie": other.cookie}).status_code == 200
 
 
 def test_signing_out_without_a_session(live: Daemon) -> None:
     assert live.client.delete("/v1/session").status_code == 204
-    assert httpx2.delete(live.url + "/v1/session").status_code == 401
+    assert live.stranger.delete("/v1/session").status_code == 401
     browser = signed_in(live, live.token)
     assert live.client.delete("/v1/session", headers={"Cookie": browser.cookie}).status_code == 204
     assert browser("GET", "/v1/whoami").status_code == 401
@@ -179,7 +179,7 @@ def test_a_session_ends_with_its_token(live: Daemon) -> None:
         assert other.until("end") == {"status": "cancelled"}
     assert browser("GET", "/v1/whoami").status_code == 401
     for headers in ({"Cookie": browser.cookie}, bearer(made["token"])):
-        answer = httpx2.get(live.url + path, headers={"Accept": "text/event-stream", **headers})
+        answer = live.stranger.get(path, headers={"Accept": "text/event-stream", **headers})
         assert answer.status_code == 401
 
 
@@ -217,7 +217,7 @@ def test_a_session_is_there_after_a_restart_and_only_its_digest_is_kept(daemon: 
 @pytest.mark.parametrize("text", ["", "x", "ses_" + "A" * 43, "x" * 5000, "\xff", "a=b", '"ses_x"', "ses_x, ses_y"])
 def test_a_cookie_that_is_none_is_401(live: Daemon, name: str, text: str) -> None:
     for value in (f"{name}={text}", f"other=1; {name}={text};", f";;{name}={text}"):
-        answer = httpx2.get(live.url + "/v1/whoami", headers=[(b"Cookie", value.encode("latin-1"))])
+        answer = live.stranger.get("/v1/whoami", headers=[(b"Cookie", value.encode("latin-1"))])
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
 
 
@@ -225,8 +225,8 @@ def test_a_token_is_no_cookie_and_a_cookie_no_token(live: Daemon) -> None:
     browser = signed_in(live, live.token)
     assert browser("GET", "/v1/whoami").status_code == 200
     text = browser.cookie.partition("=")[2]
-    assert httpx2.get(live.url + "/v1/whoami", headers=bearer(text)).status_code == 401
-    assert httpx2.get(live.url + "/v1/whoami", headers={"Cookie": f"latticed_session={live.token}"}).status_code == 401
+    assert live.stranger.get("/v1/whoami", headers=bearer(text)).status_code == 401
+    assert live.stranger.get("/v1/whoami", headers={"Cookie": f"latticed_session={live.token}"}).status_code == 401
     assert Browser(live, live.url)("POST", "/v1/session", json={"token": text}).status_code == 401
 
 
