@@ -7,7 +7,7 @@ the store is away nothing is kept but that number, and no answer is the later or
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -26,8 +26,23 @@ USED_MICROSECONDS = 60_000_000
 """How exactly the last use of a token is known."""
 
 
+class Refusal(NamedTuple):
+    """Who was refused what, and why. It tells the route and not the path, which may hold anything, secrets too."""
+
+    by: Principal | None
+    route: str
+    code: str
+    address: str
+    named: str | None
+    """The workspace that was asked for, as the client wrote it; kept if there is one of that name."""
+
+
 class Notebook(Protocol):
     """What keeps them."""
+
+    async def has_workspace(self, name: str) -> bool:
+        """Whether there is such a workspace."""
+        ...
 
     async def note(self, acts: Sequence[Act], used: Mapping[str, int]) -> None:
         """Writes acts, and when tokens were last used."""
@@ -40,7 +55,7 @@ class Notes:
     def __init__(self, store: Notebook, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._acts: list[Act] = []
+        self._refusals: list[Refusal] = []
         self._left_out = 0
         self._unwritten: dict[str, int] = {}
         self._used: dict[str, int] = {}
@@ -48,11 +63,10 @@ class Notes:
         self._task: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
 
-    def refused(self, by: Principal | None, route: str, code: str, **detail: str) -> None:
+    def refused(self, refusal: Refusal) -> None:
         """Somebody was refused; kept with those of the workspace of whoever asked, if that is known."""
-        if len(self._acts) < MOST_ROWS:
-            workspace = by.workspace if by is not None else EVERYWHERE
-            self._acts.append(act(workspace, by, "refused", route, code=code, **detail))
+        if len(self._refusals) < MOST_ROWS:
+            self._refusals.append(refusal)
         else:
             self._left_out += 1
         self._start()
@@ -84,17 +98,18 @@ class Notes:
             self._task = asyncio.get_running_loop().create_task(self._write(), name="notes")
 
     async def _write(self) -> None:
-        while self._acts or self._left_out or self._unwritten:
-            acts, self._acts = self._acts, []
+        while self._refusals or self._left_out or self._unwritten:
+            refusals, self._refusals = self._refusals, []
             left_out, self._left_out = self._left_out, 0
             used, self._unwritten = self._unwritten, {}
-            if left_out:
-                acts.append(act(EVERYWHERE, None, "refused", EVERYWHERE, left_out=left_out))
             try:
+                acts = await self._told(refusals)
+                if left_out:
+                    acts.append(act(EVERYWHERE, None, "refused", EVERYWHERE, left_out=left_out))
                 await self._store.note(acts, used)
                 self._away = False
             except LatticedError as error:
-                self._left_out += left_out + len(acts) - bool(left_out)
+                self._left_out += left_out + len(refusals)
                 self._unwritten = used | self._unwritten
                 if not self._away:
                     log.warning("notes_not_written", refusals=self._left_out, reason=error.detail)
@@ -106,3 +121,14 @@ class Notes:
                     await self._hurry.wait()
             except TimeoutError:
                 pass
+
+    async def _told(self, refusals: list[Refusal]) -> list[Act]:
+        names = {each.named for each in refusals if each.named is not None}
+        there = {name for name in names if await self._store.has_workspace(name)}
+        return [
+            act(
+                each.by.workspace if each.by is not None else EVERYWHERE, each.by, "refused", each.route,
+                code=each.code, address=each.address, **({"workspace": each.named} if each.named in there else {}),
+            )
+            for each in refusals
+        ]  # fmt: skip

@@ -21,6 +21,7 @@ from latticed.api.routes import ROUTES
 from latticed.errors import Busy, Forbidden, Internal, LatticedError, Unauthenticated
 from latticed.log import fields as log_fields
 from latticed.models.people import Principal
+from latticed.notes import Refusal
 
 if TYPE_CHECKING:
     from latticed.lattice import Lattice
@@ -118,12 +119,9 @@ class Endpoint(BaseRoute):
     def _note_refusal(
         self, route: Route, principal: Principal, workspace: str | None, address: str, error: LatticedError
     ) -> None:  # fmt: skip
-        """The route and not the path: a path may hold what is secret, or anything at all."""
-        told = {"address": address}
-        if workspace is not None and PARAMETERS["workspace"].fits(workspace):
-            told["workspace"] = workspace
         by = None if principal is ANYONE else principal
-        self._lattice.notes.refused(by, f"{route.method} {route.path}", error.code, **told)
+        named = workspace if workspace is not None and PARAMETERS["workspace"].fits(workspace) else None
+        self._lattice.notes.refused(Refusal(by, f"{route.method} {route.path}", error.code, address, named))
 
 
 def _told(error: LatticedError) -> Reply:

@@ -41,6 +41,20 @@ def seconds(text: Any) -> Any:
     return text
 
 
+def moment(text: Any) -> Any:
+    """RFC 3339, and not the seconds since 1970 that pydantic would take as well; nor what no clock has shown.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(text, str):
+        if not re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:", text):
+            raise ValueError("must be a time such as 2030-01-31T12:00:00Z")
+        if not "1000" <= text[:4] <= "9000":
+            raise ValueError("must lie between the years 1000 and 9000")
+    return text
+
+
 def capped(number: int) -> int:
     """Keeps a cursor within what a 64-bit column can hold."""
     return min(number, LARGEST_CURSOR)
@@ -120,8 +134,12 @@ class AuditQuery(PageQuery):
     subject: Annotated[
         str | None, StringConstraints(min_length=1, max_length=300), Field(description="On what: an id or a name.")
     ] = None
-    since: Annotated[AwareDatetime | None, Field(description="At this time, RFC 3339, or later.")] = None
-    until: Annotated[AwareDatetime | None, Field(description="Before this time, RFC 3339.")] = None
+    since: Annotated[
+        AwareDatetime | None, Field(description="At this time, RFC 3339, or later."), BeforeValidator(moment)
+    ] = None
+    until: Annotated[
+        AwareDatetime | None, Field(description="Before this time, RFC 3339."), BeforeValidator(moment)
+    ] = None
     format: Annotated[
         Literal["json", "jsonl"] | None,
         Field(

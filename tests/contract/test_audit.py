@@ -133,7 +133,7 @@ def test_a_refusal_is_told_with_who_and_where(live: Daemon, me: dict[str, Any]) 
     assert {(row["action"], row["subject"], row["principal"]) for row in rows} == {
         ("refused", "POST /v1/workspaces/{workspace}/runs", "Vic")
     }
-    assert [row["detail"].get("workspace") for row in rows[::-1]] == [ME, "default", "not-there", None]
+    assert [row["detail"].get("workspace") for row in rows[::-1]] == [ME, "default", None, None]
     assert {row["detail"]["code"] for row in rows} == {"forbidden"}
     assert {row["detail"]["address"] for row in rows} == {"127.0.0.1"}
     assert not trail(live, "default", principal=viewer["id"]), "one workspace does not see another's people"
@@ -218,7 +218,9 @@ def test_a_page_is_narrowed_by_what_is_given(live: Daemon, me: dict[str, Any]) -
 
 @pytest.mark.parametrize(
     "query",
-    ["action=*", "action=Run", "since=yesterday", "until=2026-01-01T00:00:00", "cursor=x", "cursor=-1", "format=csv",
+    ["action=*", "action=Run", "since=yesterday", "since=0.5", "since=0001-01-01T00:00:00%2B14:00",
+     "until=9999-12-31T23:59:59-14:00",
+     "until=2026-01-01T00:00:00", "until=2026-01-01", "cursor=x", "cursor=-1", "format=csv",
      "format=jsonl&limit=5", "format=jsonl&cursor=5", "workspace=default", "principal="],
 )  # fmt: skip
 def test_what_makes_no_sense_is_422(live: Daemon, query: str) -> None:
@@ -272,14 +274,13 @@ def test_a_change_and_its_row_are_there_both_or_neither(daemon: Make) -> None:
     one = daemon()
     one.stop()
     for failpoint in ("commit.before", "commit.after"):
-        for nth in (2, 6):
-            one.env["LATTICED_FAILPOINTS"] = f"{failpoint}:{nth}"
-            one.start()
-            with pytest.raises(httpx2.TransportError):
-                while True:
-                    one.client.post(one.path("runs"), json={"target": "echo", "goal": "x"})
-                    one.client.post(one.path("tokens"), json={"role": "viewer", "name": "Zoe"})
-            assert one.wait_exit() == -9
+        one.env["LATTICED_FAILPOINTS"] = f"{failpoint}:9"
+        one.start()
+        with pytest.raises(httpx2.TransportError):
+            while True:
+                one.client.post(one.path("runs"), json={"target": "echo", "goal": "x"})
+                one.client.post(one.path("tokens"), json={"role": "viewer", "name": "Zoe"})
+        assert one.wait_exit() == -9
     one.env["LATTICED_FAILPOINTS"] = ""
     one.start()
     for tail, action in (("runs", "run.submit"), ("tokens", "token.create")):

@@ -15,6 +15,7 @@ from latticed.api import Settings, create_app
 from latticed.errors import Invalid, Unauthenticated
 from latticed.models.people import Principal
 from latticed.models.records import EventRecord
+from latticed.notes import Refusal
 
 RUN_ID = ids.new(ids.RUN)
 TOKENS = {
@@ -88,7 +89,7 @@ class MemoryLattice:
     events: list[EventRecord] = field(default_factory=list)
     final_status: str | None = None
     trouble: Exception | None = None
-    refusals: list[tuple[Principal | None, str, str, dict[str, str]]] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
     timelines: list[MemoryTimeline] = field(default_factory=list)
     draining: bool = False
     shutdown: asyncio.Event = field(default_factory=asyncio.Event)
@@ -120,8 +121,8 @@ class MemoryLattice:
     def notes(self) -> "MemoryLattice":
         return self
 
-    def refused(self, by: Principal | None, route: str, code: str, **detail: str) -> None:
-        self.refusals.append((by, route, code, detail))
+    def refused(self, refusal: Refusal) -> None:
+        self.refusals.append(refusal)
 
     async def metrics(self) -> bytes:
         return b"latticed_up 1\n"

@@ -12,13 +12,16 @@ from latticed.api.attempts import BURST, SECONDS_EACH, Attempts
 from latticed.errors import Busy, LatticedError, Unavailable
 from latticed.models.audit import Act
 from latticed.models.people import Principal
-from latticed.notes import MOST_ROWS, USED_MICROSECONDS, Notes
+from latticed.notes import MOST_ROWS, USED_MICROSECONDS, Notes, Refusal
 from latticed.people import People, digest, new_token_text
 from latticed.permits import Permits
 from tests.wait import eventually
 
 ADA = Principal("tok_ada", "Ada", "admin", "default")
 BOB = Principal("tok_bob", "Bob", "viewer", "other", expires_at=5_000_000)
+
+
+REFUSAL = Refusal(ADA, "GET /x", "forbidden", "127.0.0.1", None)
 
 
 class Hands:
@@ -53,6 +56,9 @@ class Ledger:
         return found
 
     find_session = find_token
+
+    async def has_workspace(self, name: str) -> bool:
+        return name == "there"
 
     async def note(self, acts: Sequence[Act], used: Mapping[str, int]) -> None:
         if self.away is not None:
@@ -226,12 +232,22 @@ async def test_of_a_flood_the_first_and_the_number_are_kept() -> None:
     ledger = Ledger()
     notes = Notes(ledger, Hands())
     for i in range(MOST_ROWS + 7):
-        notes.refused(ADA if i % 2 else None, "GET /x", "forbidden")
+        notes.refused(REFUSAL if i % 2 else REFUSAL._replace(by=None))
     await notes.close()
     assert [act.workspace for act in ledger.acts[:2]] == ["*", "default"]
     assert [act.principal for act in ledger.acts[:2]] == ["", "Ada"]
     assert len(ledger.acts) == MOST_ROWS + 1
     assert ledger.acts[-1][2:] == ("refused", "*", b'{"left_out":7}')
+
+
+async def test_only_the_name_of_a_workspace_that_is_there_is_kept() -> None:
+    ledger = Ledger()
+    notes = Notes(ledger, Hands())
+    for named in ("there", "lat_pasted-by-mistake", None):
+        notes.refused(REFUSAL._replace(named=named))
+    await notes.close()
+    assert [b'"workspace":"there"' in act.detail for act in ledger.acts] == [True, False, False]
+    assert not [act for act in ledger.acts if b"lat_" in act.detail]
 
 
 async def test_what_could_not_be_written_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,9 +256,9 @@ async def test_what_could_not_be_written_is_counted(monkeypatch: pytest.MonkeyPa
     notes = Notes(ledger, Hands())
     ledger.away = Unavailable()
     for _ in range(MOST_ROWS + 7):
-        notes.refused(ADA, "GET /x", "forbidden")
+        notes.refused(REFUSAL)
     notes.use("tok_ada", 1_000_000)
-    await eventually(lambda: not notes._acts)
+    await eventually(lambda: not notes._refusals)
     ledger.away = None
     await eventually(lambda: bool(ledger.acts))
     assert [act.detail for act in ledger.acts] == [b'{"left_out":27}']
@@ -254,7 +270,7 @@ async def test_closing_does_not_wait_for_a_store_that_is_away() -> None:
     ledger = Ledger()
     ledger.away = Unavailable()
     notes = Notes(ledger, Hands())
-    notes.refused(ADA, "GET /x", "forbidden")
+    notes.refused(REFUSAL)
     async with asyncio.timeout(5):
         await notes.close()
 
