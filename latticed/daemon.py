@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +26,8 @@ from latticed.engine.admission import Admission
 from latticed.engine.dispatcher import Dispatcher
 from latticed.engine.execution import Execution
 from latticed.engine.executor import Executor
+from latticed.engine.limits import Limits
+from latticed.engine.pruner import Pruner
 from latticed.engine.rescuer import Rescuer
 from latticed.engine.scheduler import Scheduler
 from latticed.engine.threads import Threads
@@ -81,13 +83,18 @@ class Daemon:
         self.registry = plugins.Registry(_load_agents(config))
         self.threads = Threads(config.runs.threads)
         admission = Admission(self.registry, clock)
+        removed: set[str] = set()
+        self.limits = Limits(
+            store=store, clock=clock, settings=config, refused=self._refused,
+            ordered=lambda birth: self.dispatcher.seize(birth),
+        )  # fmt: skip
         self.executor = Executor(
             store=store, clock=clock, registry=self.registry, settings=config.runs, threads=self.threads,
             admit=admission.admit_child, on_end=self._free,
         )  # fmt: skip
         self.dispatcher = Dispatcher(
             store=store, registry=self.registry, owner=self.owner, concurrency=config.runs.concurrency,
-            queues=self.registry.queues(), start=self.executor.start,
+            queues=self.registry.queues(), start=self.executor.start, removed=removed,
         )  # fmt: skip
         self.scheduler = Scheduler(store=store, clock=clock)
         self.rescuer = Rescuer(
@@ -95,23 +102,36 @@ class Daemon:
             is_live=lambda run_id: run_id in self.executor.live or run_id in self.dispatcher.claiming,
             kill_processes=kill_orphans,
         )  # fmt: skip
+        self.pruner = Pruner(
+            store=store, clock=clock, retention=config.retention, removed=removed, changed=self.limits.changed,
+            gone=self.limits.forget, counted=lambda what, rows: self.metrics.pruned.labels(what).inc(rows),
+        )  # fmt: skip
         self.lattice = Lattice(
             store=store, broker=self.broker, clock=clock, registry=self.registry, admission=admission,
             dispatcher=self.dispatcher, executor=self.executor, scheduler=self.scheduler, metrics=self.metrics,
+            limits=self.limits, removed=removed, prune=self.pruner.wake,
         )  # fmt: skip
-        for listener in (self.metrics.told, self.executor.told, self.dispatcher.told, self.scheduler.told):
-            self.broker.listen(listener)
+        parts = (self.metrics, self.limits, self.executor, self.dispatcher, self.scheduler, self.pruner)
+        for part in parts:
+            self.broker.listen(part.told)
         store.start(self.broker.publish, self.metrics.observe_commit)
+
+    def _refused(self, workspace: str, limit: str) -> None:
+        self.metrics.refusals.labels(workspace, limit).inc()
 
     def _free(self, execution: Execution) -> None:
         self.dispatcher.free(execution.row.queue, execution.run_id)
 
     async def begin(self) -> None:
         """Deals with what another boot left, then takes up work."""
+        await self.pruner.find()
+        await self.limits.count()
         if recovered := await self.rescuer.recover():
             logger.info("recovered", runs=recovered)
         self.scheduler.start()
         self.rescuer.start()
+        self.limits.start()
+        self.pruner.start()
         self.dispatcher.paused = False
         await self.dispatcher.fill()
 
@@ -126,6 +146,8 @@ class Daemon:
         log.setup(config.log.level)
         self.config, self.registry.agents = config, agents
         self.executor.settings = config.runs
+        self.limits.configure(config)
+        self.pruner.configure(config.retention)
         self.rescuer.max_recoveries = config.runs.max_recoveries
         self.dispatcher.configure(config.runs.concurrency, self.registry.queues())
         self.dispatcher.refill()
@@ -138,6 +160,8 @@ class Daemon:
         await self.dispatcher.settle()
         await self.scheduler.stop()
         await self.rescuer.stop()
+        await self.pruner.stop()
+        await self.limits.stop()
         runs = self.config.runs
         await self.executor.drain(0 if hurry.is_set() else runs.drain_seconds, runs.kill_seconds, hurry)
 
@@ -200,8 +224,6 @@ async def _serve(config: Config, ready: Callable[[str], None] | None) -> NoRetur
     notifier.ready(address)
     heartbeat = Heartbeat(notifier, store)
     heartbeat.start()
-    if config.retention.ok_days is not None or config.retention.failed_days is not None:
-        logger.warning("retention_not_acted_on", reason="this version removes no finished runs, whatever is configured")
     logger.info("ready", address=address, version=__version__, pid=os.getpid())
     if ready is not None:
         ready(address)
@@ -294,7 +316,8 @@ def _address(listener: socket.socket) -> str:
 async def _first_start(config: Config, store: Store, clock: Clock, lattice: Lattice) -> None:
     """The default workspace and the admin's token, unless they are there."""
     if not await store.has_workspace(DEFAULT_WORKSPACE):
-        await store.create_workspace(DEFAULT_WORKSPACE, DAEMON)
+        with suppress(Conflict):  # It was removed, and is not wholly gone: a later start makes it again.
+            await store.create_workspace(DEFAULT_WORKSPACE, DAEMON)
     token_file = config.state_dir / ADMIN_TOKEN_FILE
     if not await store.has_tokens():  # The file first: if it is not followed by the row, the next start does both.
         text = new_token_text()
@@ -349,9 +372,11 @@ async def _create_token(
         if workspace != EVERYWHERE and not await store.has_workspace(workspace):
             WorkspaceRequest(name=workspace)
             raise Conflict(f"there is no workspace {workspace!r}")
-        return await make_token(
+        _, made = await make_token(
             store, clock, workspace=workspace, role=role, name=name or f"{role} by command line",
             lanes=lanes or None, expires_seconds=expires_seconds, by="latticed token create",
         )  # fmt: skip
+        assert made is not None
+        return made
     finally:
         await store.close()

@@ -51,6 +51,13 @@ FAILPOINTS: dict[str, str] = {
     "release.after": "a drained run is given back on disk",
     "cancel.after_end": "a run is cancelled on disk, its slot is not given back",
     "recover.half": "some orphans are dealt with, others not",
+    "remove.before": "the removal of a workspace was read, nothing is written",
+    "remove.marked": "a workspace is marked as removed, nobody was told and nothing is deleted",
+    "remove.before_cancel": "runs of a removed workspace are known, their cancel is not on record",
+    "remove.half": "a removed workspace has no runs any more, but other rows",
+    "remove.after": "a removed workspace is gone, nobody was told that its name is free",
+    "prune.slice": "some rows of runs that are to go are deleted, others perhaps not",
+    "prune.retired": "runs whose time is over are out of reach, nothing of them is deleted",
     "signal.taken": "a signal's consumption is recorded, user code has not got it",
 }
 """Every failpoint and what holds when the process dies there."""

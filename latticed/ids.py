@@ -19,6 +19,11 @@ def new(prefix: str) -> str:
     return f"{prefix}_{uuid7().hex}"
 
 
+def earliest(prefix: str, micros: int) -> str:
+    """What sorts before every id that is made at or after a time, in microseconds since the epoch."""
+    return f"{prefix}_{max(micros, 0) // 1000:012x}"
+
+
 def is_id(prefix: str, text: str) -> bool:
     """Whether `text` could have been made by `new(prefix)`."""
     return len(text) == len(prefix) + 33 and text.startswith(prefix) and _SHAPE.fullmatch(text) is not None

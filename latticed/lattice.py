@@ -1,7 +1,7 @@
 """The facade: every verb once. The API calls nothing else, and neither will whatever door comes next."""
 
 import asyncio
-import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -12,12 +12,14 @@ from latticed.clock import Clock
 from latticed.engine.admission import Admission
 from latticed.engine.dispatcher import Dispatcher
 from latticed.engine.executor import Executor
+from latticed.engine.limits import Limits
 from latticed.engine.scheduler import Scheduler
-from latticed.errors import Conflict, Invalid, NotFound, Unavailable
+from latticed.errors import Busy, Conflict, Invalid, NotFound, Unavailable
 from latticed.failpoints import hit
 from latticed.metrics import Metrics
 from latticed.models.audit import act
 from latticed.models.people import Answer, Principal
+from latticed.models.records import Once
 from latticed.models.runs import RerunRequest, SignalRequest, StopRequest, Submission
 from latticed.models.stopping import stop_change
 from latticed.models.views import born_view
@@ -30,17 +32,18 @@ from latticed.schemas import Schema
 from latticed.states import TERMINAL, Status
 from latticed.timelines import Timelines
 from latticed.why import explain
+from latticed.workspaces import Workspaces
 
-DAY = 86_400_000_000
 _ANSWERS_A_WAIT = ("run.finished", "run.awaiting_approval")
 
 
-class Lattice(People, Auditing, Timelines):
+class Lattice(People, Workspaces, Auditing, Timelines):
     """What can be asked of this daemon. Everything is authorised before it comes here, and scoped to a workspace."""
 
     def __init__(
         self, *, store: FacadeStore, broker: Broker, clock: Clock, registry: Registry, admission: Admission,
-        dispatcher: Dispatcher, executor: Executor, scheduler: Scheduler, metrics: Metrics,
+        dispatcher: Dispatcher, executor: Executor, scheduler: Scheduler, metrics: Metrics, limits: Limits,
+        removed: set[str], prune: Callable[[], None],
     ) -> None:  # fmt: skip
         super().__init__()
         self._store = store
@@ -52,6 +55,9 @@ class Lattice(People, Auditing, Timelines):
         self._executor = executor
         self._scheduler = scheduler
         self._metrics = metrics
+        self._limits = limits
+        self._removed = removed
+        self._prune = prune
         self._known_workspaces: set[str] = set()
         self._permits = Permits(clock)
         self.notes = Notes(store, clock)
@@ -60,22 +66,21 @@ class Lattice(People, Auditing, Timelines):
     # Runs
 
     async def submit(
-        self, workspace: str, submission: Submission, principal: Principal, *, idempotency_key: str | None = None,
-        fingerprint: bytes = b"",
+        self, workspace: str, submission: Submission, principal: Principal, once: Once | None = None
     ) -> tuple[dict[str, Any], bool]:  # fmt: skip
         """Puts a run on disk; it is there, fsync included, when this returns. True: the key was used before.
 
         Raises:
             Invalid: unknown target or queue.
-            NotFound: unknown workspace.
+            NotFound: unknown workspace, or what the key made is gone.
             Conflict: the key was used with another body.
+            Busy: a limit of the workspace is reached; nothing was written.
             Unavailable: draining, or the store is away; nothing was written.
         """
-        return await self._submit(workspace, submission, principal, "runs", idempotency_key, fingerprint)
+        return await self._submit(workspace, submission, principal, once)
 
     async def _submit(
-        self, workspace: str, submission: Submission, principal: Principal, route: str, key: str | None,
-        fingerprint: bytes, **lineage: Any,
+        self, workspace: str, submission: Submission, principal: Principal, once: Once | None, **lineage: Any
     ) -> tuple[dict[str, Any], bool]:  # fmt: skip
         if self.draining:
             raise Unavailable("the daemon is stopping and takes no new runs; try again when it is back")
@@ -85,16 +90,9 @@ class Lattice(People, Auditing, Timelines):
         birth = self._admission.admit(submission, workspace, principal.name, **lineage)
         verb, told = ("run.rerun", {"of": birth.rerun_of}) if birth.rerun_of else ("run.submit", {})
         birth.act = act(workspace, principal, verb, birth.id, kind=birth.kind, target=birth.target, **told)
-        if key is None:
-            born = self._store.bear([birth])
-            self._dispatcher.seize(birth)
-            await born
-        else:
-            digest = hashlib.sha256(fingerprint).hexdigest()
-            since = self._clock.now() - DAY
-            run_id, replayed = await self._store.submit_once(birth, route, key, digest, since)
-            if replayed:
-                return await self.get_run(workspace, run_id), True
+        run_id, replayed = await self._limits.submit(birth, once)
+        if replayed:
+            return await self.get_run(workspace, run_id), True
         hit("submit.after")
         self._metrics.submit.observe(self._clock.monotonic() - began)
         return born_view(birth), False
@@ -140,7 +138,7 @@ class Lattice(People, Auditing, Timelines):
         known = run_id in self._dispatcher.claiming or (live is not None and not live.settling)
         try:
             async with asyncio.timeout(seconds):
-                while not self.draining:
+                while not self.draining and workspace not in self._removed:
                     more = channel.more
                     if not known:
                         found = await self._store.find_status(workspace, run_id)
@@ -193,8 +191,7 @@ class Lattice(People, Auditing, Timelines):
         }
 
     async def rerun(
-        self, workspace: str, run_id: str, request: RerunRequest, principal: Principal, *,
-        idempotency_key: str | None = None, fingerprint: bytes = b"",
+        self, workspace: str, run_id: str, request: RerunRequest, principal: Principal, once: Once | None = None
     ) -> tuple[dict[str, Any], bool]:  # fmt: skip
         """Runs a finished run's work again, as a new run; from a step on, with what was recorded before it.
 
@@ -214,16 +211,14 @@ class Lattice(People, Auditing, Timelines):
                 message = f"the run has no step {request.from_step!r}; GET …/steps lists them"
                 raise Invalid(message, [{"loc": ["body", "from_step"], "msg": message}])
             journal = [record._replace(attempt=1, epoch=0) for record in await self._store.copy_journal(run_id, number)]
+            await self._need_run(workspace, run_id)  # Else it was pruned meanwhile, and what was copied is not all.
         submission = Submission.model_construct(
             kind=old["kind"], target=old["target"], goal=old["goal"], inputs=old["inputs"],
             roles=old["requested_roles"], max_retries=old["max_retries"], queue=old["queue"],
             priority=old["priority"], run_at=None, deadline_seconds=old["deadline_seconds"],
             recovery=old["recovery"], mode=old["mode"], tags=old["tags"], name=old["name"],
         )  # fmt: skip
-        return await self._submit(
-            workspace, submission, principal, f"runs/{run_id}/rerun", idempotency_key, fingerprint,
-            rerun_of=run_id, journal=journal,
-        )  # fmt: skip
+        return await self._submit(workspace, submission, principal, once, rerun_of=run_id, journal=journal)
 
     async def why(self, workspace: str, run_id: str) -> dict[str, Any]:
         """Why a run is not running, as models.runs.Why."""
@@ -239,14 +234,29 @@ class Lattice(People, Auditing, Timelines):
         return page(await self._store.list_steps(run_id, after, limit), limit)
 
     async def signal(
-        self, workspace: str, run_id: str, name: str, request: SignalRequest, principal: Principal
-    ) -> dict[str, Any]:
-        """Keeps data for a run that waits for it, or will, as models.runs.SignalAccepted."""
+        self, workspace: str, run_id: str, name: str, request: SignalRequest, principal: Principal,
+        once: Once | None = None,
+    ) -> tuple[dict[str, Any], bool]:  # fmt: skip
+        """Keeps data for a run that waits for it, or will, as models.runs.SignalAccepted. True: the key was used
+        before.
+
+        Raises:
+            NotFound: no such run in this workspace.
+            Conflict: it is over or being cancelled, or the key was used with another body.
+            Busy: the workspace may keep no more; nothing was written.
+        """
         if not (0 < len(name) <= 200 and name.isprintable()):
             raise NotFound("a signal's name has 1 to 200 printable characters")
-        signal_id = await self._store.send_signal(workspace, _run_id(run_id), name, request.data, principal)
+        refusal = self._limits.full(workspace)
+        try:
+            signal_id, replayed = await self._store.send_signal(
+                workspace, _run_id(run_id), name, request.data, principal, once, refusal
+            )  # fmt: skip
+        except Busy as busy:
+            self._limits.note(workspace, busy)
+            raise
         hit("signal.after")
-        return {"accepted": True, "run_id": run_id, "name": name, "signal_id": signal_id}
+        return {"accepted": True, "run_id": run_id, "name": name, "signal_id": signal_id}, replayed
 
     # People
 
@@ -308,26 +318,6 @@ class Lattice(People, Auditing, Timelines):
         """The configured agents."""
         await self._need_workspace(workspace)
         return {"items": self._registry.agents.views(), "next_cursor": None}
-
-    async def list_queues(self, workspace: str) -> dict[str, Any]:
-        """The queues with their load in this workspace."""
-        await self._need_workspace(workspace)
-        counts: dict[tuple[str, str], int] = {}
-        for of, queue, status, number in await self._store.active_counts():
-            if of == workspace:
-                counts[queue, status] = number
-        return {
-            "items": [
-                {
-                    "name": name,
-                    "concurrency": limit,
-                    "running": counts.get((name, "running"), 0) + counts.get((name, "cancelling"), 0),
-                    "queued": counts.get((name, "queued"), 0) + counts.get((name, "retrying"), 0),
-                }
-                for name, limit in sorted(self._registry.queues().items())
-            ],
-            "next_cursor": None,
-        }
 
 
 def page(items: list[dict[str, Any]], limit: int) -> dict[str, Any]:

@@ -54,6 +54,11 @@ class Metrics:
         )
         self.streams = Gauge("latticed_open_streams", "Readers of timelines", registry=registry)
         self.running = Gauge("latticed_slots_taken", "Runs that hold a slot", registry=registry)
+        self.refusals = Counter(
+            "latticed_refusals", "Requests refused by a limit of their workspace", ("workspace", "limit"),
+            registry=registry,
+        )  # fmt: skip
+        self.pruned = Counter("latticed_pruned_rows", "Rows deleted, by what was removed", ("what",), registry=registry)
         self.batch = self._timer(
             "latticed_commit_members", "Writes that shared a commit", (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
         )

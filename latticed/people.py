@@ -1,4 +1,4 @@
-"""The facade's workspaces, tokens and sessions: who may come in, and where."""
+"""The facade's tokens and sessions: who may come in, and where."""
 
 import hashlib
 import secrets
@@ -12,7 +12,8 @@ import orjson
 from latticed import ids
 from latticed.clock import Clock, to_text
 from latticed.errors import Forbidden, Invalid, NotFound, Unauthenticated
-from latticed.models.people import EVERYWHERE, Principal, TokenRequest, WorkspaceRequest
+from latticed.models.people import EVERYWHERE, Principal, TokenRequest
+from latticed.models.records import Once
 from latticed.models.views import token_view
 from latticed.notes import Notes
 from latticed.permits import Permits
@@ -40,9 +41,10 @@ def new_token_text() -> str:
 
 async def make_token(
     store: FacadeStore, clock: Clock, *, workspace: str, role: str, name: str, lanes: list[str] | None,
-    expires_seconds: float | None, by: Principal | str, text: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Makes a token and keeps its digest; as models.people.NewToken, with the text that is shown this once."""
+    expires_seconds: float | None, by: Principal | str, text: str | None = None, once: Once | None = None,
+) -> tuple[str, dict[str, Any] | None]:  # fmt: skip
+    """Makes a token and keeps its digest: its id, and it as models.people.NewToken, with the text that is shown this
+    once; or None if the key was used before, since nobody has the text any more."""
     text = text or new_token_text()
     now = clock.now()
     row = {
@@ -57,8 +59,8 @@ async def make_token(
         "revoked_at": None,
         "used_at": None,
     }
-    await store.add_token(row, by)
-    return {**token_view(_Row(row)), "token": text}
+    token_id, replayed = await store.add_token(row, by, once)
+    return token_id, None if replayed else {**token_view(_Row(row)), "token": text}
 
 
 class _Row:
@@ -105,7 +107,7 @@ class Roster:
 
 
 class People(ABC):
-    """The verbs of workspaces, tokens and sessions, for the facade."""
+    """The verbs of tokens and sessions, for the facade."""
 
     _store: FacadeStore
     _clock: Clock
@@ -183,24 +185,6 @@ class People(ABC):
         if lanes and principal.lanes is not None and not set(lanes) & set(principal.lanes):
             raise Forbidden(f"this is for {' or '.join(sorted(lanes))}; the token has not that lane")
 
-    async def list_workspaces(
-        self, principal: Principal, *, limit: int = 50, cursor: str | None = None
-    ) -> dict[str, Any]:  # fmt: skip
-        """The workspaces that this principal may enter."""
-        only = None if principal.workspace == EVERYWHERE else principal.workspace
-        rows = await self._store.list_workspaces(cursor, limit, only)
-        items = [{"name": row.name, "created_at": to_text(row.created_at)} for row in rows]
-        return {"items": items, "next_cursor": items[-1]["name"] if len(items) == limit else None}
-
-    async def create_workspace(self, request: WorkspaceRequest, principal: Principal) -> dict[str, Any]:
-        """Makes a workspace.
-
-        Raises:
-            Conflict: it is there already.
-        """
-        created = await self._store.create_workspace(request.name, principal)
-        return {"name": request.name, "created_at": to_text(created)}
-
     async def list_tokens(self, workspace: str, *, limit: int = 50, cursor: str | None = None) -> dict[str, Any]:
         """Tokens of a workspace, or of those for all, newest first, without their texts."""
         await self._need_scope(workspace)
@@ -230,11 +214,15 @@ class People(ABC):
         if workspace != EVERYWHERE:
             await self._need_workspace(workspace)
 
-    async def create_token(self, workspace: str, request: TokenRequest, principal: Principal) -> dict[str, Any]:
-        """Makes a token for this workspace, or for all; its text is shown this once.
+    async def create_token(
+        self, workspace: str, request: TokenRequest, principal: Principal, once: Once | None = None
+    ) -> tuple[dict[str, Any], bool]:  # fmt: skip
+        """Makes a token for this workspace, or for all; its text is shown this once. True: the key was used before, and
+        this is the token without its text.
 
         Raises:
             Forbidden: it could do more than the one that asks for it.
+            Conflict: the key was used with another body.
         """
         await self._need_scope(workspace)
         if not (principal.may(request.role) and principal.enters(workspace)):
@@ -242,10 +230,11 @@ class People(ABC):
         if principal.lanes is not None and (request.lanes is None or not set(request.lanes) <= set(principal.lanes)):
             mine = ", ".join(principal.lanes) or "none"
             raise Forbidden(f"a token cannot give lanes that it does not have; name some of its own: {mine}")
-        return await make_token(
+        token_id, made = await make_token(
             self._store, self._clock, workspace=workspace, role=request.role, name=request.name,
-            lanes=request.lanes, expires_seconds=request.expires_seconds, by=principal,
+            lanes=request.lanes, expires_seconds=request.expires_seconds, by=principal, once=once,
         )  # fmt: skip
+        return (made, False) if made is not None else (await self.get_token(workspace, token_id), True)
 
     async def revoke_token(self, workspace: str, token_id: str, principal: Principal) -> None:
         """Ends a token, its sessions and all streams that were opened by either, at once.

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
+from latticed.errors import Busy
 from latticed.models.audit import Act
 from latticed.models.people import Answer, Principal
 from latticed.models.records import (
@@ -13,6 +14,7 @@ from latticed.models.records import (
     Claimed,
     Ending,
     EventRecord,
+    Once,
     ReadyEntry,
     RunRow,
     StepRecord,
@@ -108,9 +110,12 @@ class FacadeStore(Writes, Protocol):
 
     # Runs
 
-    async def submit_once(self, birth: Birth, route: str, key: str, fingerprint: str, since: int) -> tuple[str, bool]:
-        """Inserts a run unless this key was used after `since`: (run id, whether that was a replay). Raises `Conflict`
-        if it was used with another fingerprint. Of several at once, one inserts."""
+    async def submit_once(
+        self, birth: Birth, once: Once, refusal: Busy | None = None
+    ) -> tuple[str, bool]:  # fmt: skip
+        """Inserts a run unless its key was used in the last 24 hours: (run id, whether that was so). Raises `Conflict`
+        if it was used with another fingerprint, and in place of inserting the `refusal`. Of several at once with one
+        key, one inserts. So does every method that takes a key."""
         ...
 
     async def find_run(self, workspace: str, run_id: str) -> dict[str, Any] | None:
@@ -151,9 +156,12 @@ class FacadeStore(Writes, Protocol):
         """What is recorded before record number `before`, for another run to begin with."""
         ...
 
-    async def send_signal(self, workspace: str, run_id: str, name: str, data: Any, by: Principal) -> str:
-        """Keeps a signal and wakes the run if it waits for it, both or neither; the signal's id. Raises `NotFound`, or
-        `Conflict` for a run that is over or being cancelled."""
+    async def send_signal(
+        self, workspace: str, run_id: str, name: str, data: Any, by: Principal, once: Once | None = None,
+        refusal: Busy | None = None,
+    ) -> tuple[str, bool]:  # fmt: skip
+        """Keeps a signal and wakes the run if it waits for it, both or neither: (signal id, whether the key was used
+        before). Raises `NotFound`, `Conflict` for a run that is over or being cancelled, or the `refusal`."""
         ...
 
     # Timelines
@@ -170,7 +178,7 @@ class FacadeStore(Writes, Protocol):
         ...
 
     async def last_position(self) -> int:
-        """The position of the newest event; 0 if there is none."""
+        """The highest position that was ever given, also if its event is gone; 0 if there was none."""
         ...
 
     # People
@@ -194,16 +202,33 @@ class FacadeStore(Writes, Protocol):
         """Workspaces by name, each with `name` and `created_at` (microseconds)."""
         ...
 
-    async def create_workspace(self, name: str, by: Principal | str) -> int:
-        """Makes a workspace; when, in microseconds. Raises `Conflict` if it is there already."""
+    async def create_workspace(self, name: str, by: Principal | str, once: Once | None = None) -> bool:
+        """Makes a workspace; whether the key was used before. Raises `Conflict` if it is there already, or not wholly
+        gone."""
+        ...
+
+    async def find_workspace(self, name: str) -> Any | None:
+        """A workspace that was not removed, with `name` and `created_at` (microseconds)."""
         ...
 
     async def has_workspace(self, name: str) -> bool:
-        """Whether there is such a workspace; workspaces are never deleted."""
+        """Whether there is such a workspace, not removed."""
         ...
 
-    async def add_token(self, values: dict[str, Any], by: Principal | str) -> None:
-        """Keeps a token (its digest, not its text)."""
+    async def remove_workspace(self, name: str, by: Principal, *, force: bool) -> None:
+        """Marks a workspace as removed; no run is born in it from then on but a child. Raises `NotFound`, or `Conflict`
+        if runs are active in it and `force` is not given."""
+        ...
+
+    async def count_active(self, workspace: str) -> tuple[int, int]:
+        """How many runs of a workspace are not over, and how many of them wait in a queue."""
+        ...
+
+    async def add_token(
+        self, values: dict[str, Any], by: Principal | str, once: Once | None = None
+    ) -> tuple[str, bool]:  # fmt: skip
+        """Keeps a token (its digest, not its text): (its id, whether the key was used before). Raises `NotFound` if its
+        workspace was removed."""
         ...
 
     async def find_token(self, digest: str) -> Principal | None:

@@ -39,7 +39,7 @@ class Timeline(ABC):
 
     async def next(self) -> list[EventRecord]:
         """The next events, once there are some; empty when nothing more will ever come, or the permit has ended."""
-        while not (self.final_status is not None or self.permit.ended.is_set()):
+        while self._goes_on:
             more = self._channel.more
             kept = self._channel.after(self._cursor)
             found = await self._read() if kept is None else kept
@@ -49,11 +49,15 @@ class Timeline(ABC):
             if wanted:
                 self._see(wanted[-1])
                 return wanted
-            if not found and (kept is not None or not self._behind):
+            if not found and self._goes_on and (kept is not None or not self._behind):
                 await more.wait()
         return []
 
     _behind = False
+
+    @property
+    def _goes_on(self) -> bool:
+        return self.final_status is None and not self.permit.ended.is_set()
 
     @abstractmethod
     async def _read(self) -> list[EventRecord]:
@@ -79,12 +83,20 @@ class RunTimeline(Timeline):
 
     run_id: str
     _over: str | None = None
+    known: str = ""
+    """The run's status when the reading began."""
 
     async def _read(self) -> list[EventRecord]:
         found = await self._store.list_events(self.run_id, self._cursor, BATCH)
-        if found:
+        if found and found[0].seq == self._cursor + 1:
             self._cursor = found[-1].seq
-        return found
+            return found
+        # What should be here and is not can only have been removed with its run.
+        if self.known in TERMINAL:
+            self.final_status = self.known
+        elif found or await self._store.find_status(self.permit.workspace, self.run_id) is None:
+            self.permit.ended.set()
+        return []
 
     def _see(self, last: EventRecord) -> None:
         if last.type == "run.finished":
@@ -148,7 +160,7 @@ class Timelines(ABC):
                 raise _beyond(after, last, resumed)
             undo.pop_all()
         timeline = RunTimeline(self._store, self._broker, self._broker.open_run(run_id), after, permit)
-        timeline.run_id = run_id
+        timeline.run_id, timeline.known = run_id, status
         if status in TERMINAL and after == last:
             timeline.ended, timeline.final_status = True, status
         return timeline

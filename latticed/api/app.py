@@ -89,6 +89,8 @@ class Endpoint(BaseRoute):
                 need_own_page(headers, method)
                 authorise(route, principal, workspace)
             check_parameters(params)
+            if workspace is not None:
+                self._lattice.enter(workspace)
             query = parse_query(route.query, scope["query_string"])
             body: Any = None
             sent: Any = None

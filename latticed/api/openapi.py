@@ -113,7 +113,7 @@ def _description(route: Route) -> str:
 
 def _tag(route: Route) -> str:
     parts = [part for part in route.path.removeprefix("/v1/workspaces/{workspace}").split("/") if part]
-    return "workspaces" if parts[:2] == ["v1", "workspaces"] else "daemon" if not _scoped(route) else parts[0]
+    return "workspaces" if parts[:2] in ([], ["v1", "workspaces"]) else "daemon" if not _scoped(route) else parts[0]
 
 
 def _scoped(route: Route) -> bool:

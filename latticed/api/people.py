@@ -5,7 +5,8 @@ from typing import Any
 
 from latticed.api.auth import COOKIE, SECURE_COOKIE, is_secure, session_cookie
 from latticed.api.exchange import Call, Reply, json_reply
-from latticed.api.queries import NoQuery, PageQuery
+from latticed.api.idempotency import made_reply, once
+from latticed.api.queries import ForceQuery, NoQuery, PageQuery
 from latticed.clock import to_text
 from latticed.errors import Unauthenticated
 from latticed.models.people import EVERYWHERE, Principal, SignIn, TokenRequest, WorkspaceRequest
@@ -22,7 +23,19 @@ async def list_workspaces(call: Call[PageQuery, None]) -> Reply:
 
 async def create_workspace(call: Call[NoQuery, WorkspaceRequest]) -> Reply:
     """Makes a workspace."""
-    return json_reply(201, await call.lattice.create_workspace(call.body, call.principal))
+    return made_reply(201, *await call.lattice.create_workspace(call.body, call.principal, once(call)))
+
+
+async def get_workspace(call: Call[NoQuery, None]) -> Reply:
+    """A workspace, its limits, and its use of them."""
+    return json_reply(200, await call.lattice.get_workspace(call.workspace))
+
+
+async def delete_workspace(call: Call[ForceQuery, None]) -> Reply:
+    """Removes a workspace with all that it holds, at once for everybody. What runs in it is stopped; its name is free
+    again when all of it is gone."""
+    await call.lattice.delete_workspace(call.workspace, call.principal, force=call.query.force)
+    return Reply(204)
 
 
 async def list_tokens(call: Call[PageQuery, None]) -> Reply:
@@ -34,7 +47,8 @@ async def list_tokens(call: Call[PageQuery, None]) -> Reply:
 
 async def create_token(call: Call[NoQuery, TokenRequest]) -> Reply:
     """Makes a token, which can do no more than the one that asks for it; its text is shown this once."""
-    return json_reply(201, await call.lattice.create_token(call.workspace or EVERYWHERE, call.body, call.principal))
+    scope = call.workspace or EVERYWHERE
+    return made_reply(201, *await call.lattice.create_token(scope, call.body, call.principal, once(call)))
 
 
 async def get_token(call: Call[NoQuery, None]) -> Reply:

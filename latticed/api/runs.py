@@ -1,12 +1,9 @@
 """Runs, their timelines and the questions they ask."""
 
-import hashlib
-import re
 from typing import Any
 
-import orjson
-
 from latticed.api.exchange import Call, Reply, json_reply
+from latticed.api.idempotency import made_reply, once
 from latticed.api.queries import (
     ApprovalsQuery,
     EventsQuery,
@@ -18,28 +15,9 @@ from latticed.api.queries import (
     capped,
 )
 from latticed.api.sse import resume_point, stream_feed, stream_run, wants_stream
-from latticed.errors import Invalid, LatticedError
+from latticed.errors import LatticedError
 from latticed.models.people import Answer
 from latticed.models.runs import CancelRequest, RerunRequest, SignalRequest, StopRequest, Submission
-
-REPLAYED = (b"idempotency-replayed", b"true")
-_VISIBLE = re.compile(rb"[\x21-\x7e]{1,255}")
-
-
-def idempotency(call: Call[Any, Any]) -> tuple[str | None, bytes]:
-    """The idempotency key and a fingerprint of what was asked with it: the path and the body, however it is written.
-
-    Raises:
-        Invalid: the key is not 1 to 255 visible ASCII characters.
-    """
-    raw = call.headers.get(b"idempotency-key")
-    if raw is None:
-        return None, b""
-    if not _VISIBLE.fullmatch(raw):
-        message = "must be 1 to 255 visible ASCII characters"
-        raise Invalid(f"Idempotency-Key {message}", [{"loc": ["header", "Idempotency-Key"], "msg": message}])
-    asked = call.path.encode() + b"\n" + orjson.dumps(call.sent, option=orjson.OPT_SORT_KEYS)
-    return raw.decode("ascii"), hashlib.sha256(asked).digest()
 
 
 async def _accepted(call: Call[WaitQuery, Any], run: dict[str, Any], replayed: bool) -> Reply:
@@ -56,29 +34,20 @@ async def _accepted(call: Call[WaitQuery, Any], run: dict[str, Any], replayed: b
         "events_url": run["events_url"],
         "stop_url": run["stop_url"],
     }
-    return json_reply(200, answer, REPLAYED) if replayed else json_reply(202, answer)
+    return made_reply(202, answer, replayed)
 
 
 async def submit_run(call: Call[WaitQuery, Submission]) -> Reply:
     """Puts a run on disk."""
-    key, fingerprint = idempotency(call)
-    run, replayed = await call.lattice.submit(
-        call.workspace, call.body, call.principal, idempotency_key=key, fingerprint=fingerprint
-    )
+    run, replayed = await call.lattice.submit(call.workspace, call.body, call.principal, once(call))
     return await _accepted(call, run, replayed)
 
 
 async def rerun(call: Call[WaitQuery, RerunRequest]) -> Reply:
     """Puts a finished run on disk again, as a new one."""
-    key, fingerprint = idempotency(call)
     run, replayed = await call.lattice.rerun(
-        call.workspace,
-        call.params["run_id"],
-        call.body,
-        call.principal,
-        idempotency_key=key,
-        fingerprint=fingerprint,
-    )
+        call.workspace, call.params["run_id"], call.body, call.principal, once(call)
+    )  # fmt: skip
     return await _accepted(call, run, replayed)
 
 
@@ -163,10 +132,12 @@ async def list_feed(call: Call[FeedQuery, None]) -> Reply:
 
 async def send_signal(call: Call[NoQuery, SignalRequest]) -> Reply:
     """Delivers data to a run that waits for it, or will."""
-    answer = await call.lattice.signal(
-        call.workspace, call.params["run_id"], call.params["signal"], call.body, call.principal
+    return made_reply(
+        202,
+        *await call.lattice.signal(
+            call.workspace, call.params["run_id"], call.params["signal"], call.body, call.principal, once(call)
+        ),
     )
-    return json_reply(202, answer)
 
 
 async def list_approvals(call: Call[ApprovalsQuery, None]) -> Reply:

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from latticed.cli.render import Screen, plain, table
+from latticed.cli.render import Screen, fields, plain, table
 from latticed.cli.session import Session, command, group
 
-app = group("Look at workspaces and make them.")
+app = group("Look at workspaces, make and remove them.")
 
 
 @command(app, "list")
@@ -29,6 +29,43 @@ def list_workspaces(
 def create(session: Session, name: Annotated[str, typer.Argument(metavar="NAME", help="Its name.")]) -> None:
     """Make a workspace."""
     session.show(session.client.create_workspace(name), lambda made, screen: [f"{plain(made['name'])} is there"])
+
+
+@command(app, "show")
+def show(
+    session: Session,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Which; without it, that of -w.")] = None,
+) -> None:
+    """Show a workspace, its limits and its use of them."""
+    session.show(session.client.get_workspace(name or session.workspace), _workspace_lines)
+
+
+@command(app, "delete")
+def delete(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which.")],
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Also if runs are active in it: they are stopped.")] = False,
+) -> None:
+    """Remove a workspace and all that it holds; there is no way back."""
+    session.client.delete_workspace(name, force=force)
+    session.show({"name": name, "deleted": True}, lambda gone, screen: [f"{plain(name)} is removed"])
+    session.hint("its name is free again once all that it held is deleted")
+
+
+def _workspace_lines(workspace: dict[str, Any], screen: Screen) -> Iterator[str]:
+    yield plain(workspace["name"])
+    yield from fields([("created", screen.when(workspace["created_at"]))])
+    limits, use = workspace["limits"], workspace["use"]
+    yield from fields(
+        (name.replace("_", " "), str(use[name]) if most is None else f"{_number(use[name])} of {most}")
+        for name, most in limits.items()
+        if most is not None or use[name] is not None
+    )
+
+
+def _number(known: int | None) -> str:
+    return "?" if known is None else str(known)
 
 
 def _workspace_table(page: dict[str, Any], screen: Screen) -> Iterator[str]:

@@ -29,6 +29,22 @@ class PeopleVerbs(ABC):
         """Makes a workspace."""
         return self._document("POST", path("v1", "workspaces"), body={"name": name})
 
+    def get_workspace(self, name: str | None = None) -> Document:
+        """A workspace, this client's own unless another is named, with its limits and its use of them."""
+        return self._document("GET", path("v1", "workspaces", name or self.workspace))
+
+    def delete_workspace(self, name: str, *, force: bool = False) -> None:
+        """Removes a workspace and all that it holds.
+
+        Args:
+            force: also if runs are active in it; they are stopped.
+
+        Raises:
+            Conflict: runs are active in it, and `force` is not given.
+        """
+        params = {"force": "true"} if force else None
+        self._transport.request("DELETE", path("v1", "workspaces", name), params=params)
+
     def list_tokens(self, *, limit: int | None = None, cursor: str | None = None) -> Document:
         """A page of the workspace's tokens, without their texts."""
         return self._document("GET", self._scoped("tokens"), params={"limit": limit, "cursor": cursor})

@@ -2,8 +2,9 @@
 
 from latticed.config.agents import PLACEHOLDER, AgentConfig, CommandConfig, FunctionConfig
 from latticed.config.fields import ConfigError, Table
+from latticed.config.limits import LimitsConfig
 from latticed.config.loading import BUILT_IN_AGENTS, Config, load
-from latticed.config.settings import QueueConfig, RunsConfig, Settings
+from latticed.config.settings import QueueConfig, RetentionConfig, RunsConfig, Settings
 
 __all__ = [
     "BUILT_IN_AGENTS",
@@ -13,7 +14,9 @@ __all__ = [
     "Config",
     "ConfigError",
     "FunctionConfig",
+    "LimitsConfig",
     "QueueConfig",
+    "RetentionConfig",
     "RunsConfig",
     "Settings",
     "Table",

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from latticed.complaint import nearest
 from latticed.config.agents import AgentConfig
 from latticed.config.fields import Bytes, Count, Days, Name, Seconds, SecondsOrZero, Table, wrong
+from latticed.config.limits import LimitsConfig
 
 
 def _is_loopback(host: str) -> bool:
@@ -78,10 +79,11 @@ class QueueConfig(Table):
 
 
 class RetentionConfig(Table):
-    """How long finished runs are kept; None is for ever."""
+    """How long finished runs and the audit trail are kept; None is for ever."""
 
     ok_days: Days | None = None
     failed_days: Days | None = None
+    audit_days: Days | None = None
 
 
 class LogConfig(Table):
@@ -104,6 +106,8 @@ class Settings(Table):
     broker: BrokerConfig = BrokerConfig()
     runs: RunsConfig = RunsConfig()
     queues: Annotated[dict[Name, QueueConfig], Field(validate_default=True)] = {}
+    limits: LimitsConfig = LimitsConfig()
+    workspaces: dict[Name, LimitsConfig] = {}
     retention: RetentionConfig = RetentionConfig()
     agents: dict[Name, AgentConfig] = {}
     log: LogConfig = LogConfig()
@@ -123,3 +127,8 @@ class Settings(Table):
                     f"there is no queue {agent.queue!r}; {nearest(agent.queue, list(self.queues), 'the queues are')}",
                 )
         return self
+
+    def limits_of(self, workspace: str) -> LimitsConfig:
+        """What holds for a workspace: its own limits before those for all."""
+        own = self.workspaces.get(workspace)
+        return self.limits if own is None else own.over(self.limits)

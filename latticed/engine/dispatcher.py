@@ -9,7 +9,7 @@ window runs low, so that a million queued runs cost no memory.
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,12 +53,14 @@ class Dispatcher:
 
     def __init__(
         self, *, store: Store, registry: Registry, owner: str, concurrency: int, queues: Mapping[str, int],
-        start: Callable[[Claimed], None],
+        start: Callable[[Claimed], None], removed: Set[str] = frozenset(),
     ) -> None:  # fmt: skip
         self._store = store
         self._registry = registry
         self._owner = owner
         self._start = start
+        self._removed = removed
+        """Workspaces of which nothing more is started."""
         self.concurrency = concurrency
         self.running = 0
         self.paused = True
@@ -210,6 +212,10 @@ class Dispatcher:
             workspace = queue.round[0]
             queue.round.rotate(-1)
             lane = queue.lanes[workspace]
+            if workspace in self._removed:
+                del queue.lanes[workspace]
+                queue.round.remove(workspace)
+                continue
             if lane.more and not lane.filling and len(lane.heap) < WINDOW // 2:
                 lane.filling = True
                 self._spawn(self._refill(queue, lane))

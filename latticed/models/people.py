@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, StringConstraints
 
 from latticed.models.fields import Inputs, Label, Name, Request, Role, View
+from latticed.models.limits import LimitsView, UseView
 
 EVERYWHERE = "*"
 """In place of a workspace's name: all of them."""
@@ -56,6 +57,13 @@ class Workspace(View):
 
     name: str
     created_at: str
+
+
+class WorkspaceDetail(Workspace):
+    """A workspace with its limits and its use of them."""
+
+    limits: LimitsView
+    use: UseView
 
 
 class WorkspacePage(View):
@@ -171,7 +179,9 @@ class QueueView(View):
 
 
 class QueuePage(View):
-    """The configured queues."""
+    """The configured queues, and the workspace's limits across all of them."""
 
     items: list[QueueView]
     next_cursor: str | None
+    limits: LimitsView
+    use: UseView

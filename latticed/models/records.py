@@ -12,6 +12,8 @@ from latticed.states import CLAIM, OWNED, Move, Status
 
 CANCEL_RANK: dict[str, int] = {"graceful": 1, "now": 2, "kill": 3}
 """Stop modes in rising hardness; the rung of the cancel ladder at which each begins."""
+NOBODY = ""
+"""The workspace of runs that are out of reach and about to be deleted. No workspace can have this name."""
 STOP_MODES = ("", *CANCEL_RANK)
 """The mode of each rank; rank 0 is no cancel."""
 
@@ -194,6 +196,25 @@ class Commit:
     facts: list[tuple[str, str]]
     times: list[int]
     """New times on the calendar, besides those of the rows."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Workspace → bytes that were added to it beside events; only where these are limited."""
+
+
+class Once(NamedTuple):
+    """The idempotency key of a request, where it holds, and what it was asked with."""
+
+    workspace: str
+    route: str
+    key: str
+    fingerprint: str
+
+
+class Finished(NamedTuple):
+    """When a run that is over was made and ended."""
+
+    id: str
+    created_at: int
+    finished_at: int
 
 
 @dataclass(slots=True)

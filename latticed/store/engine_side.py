@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from sqlalchemy import func, select, union_all, update
 
+from latticed.clock import Clock
 from latticed.failpoints import hit
 from latticed.models.records import (
     ApprovalRequest,
@@ -56,6 +57,7 @@ class EngineSide:
 
     writer: Writer
     reader: Reader
+    clock: Clock
 
     async def read(self, statement: Any, parameters: dict[str, Any] | None = None) -> Sequence[Any]:
         """Rows of a query that writes nothing.
@@ -139,6 +141,7 @@ class EngineSide:
             if row is not None:
                 if request.expires_at is not None:
                     t.times.append(request.expires_at)
+                t.measure(row.workspace, d.json(request.prompt), d.json(request.schema))
                 t.connection.execute(
                     approvals.insert().values(
                         id=request.id, workspace=row.workspace, run_id=row.id, node=request.node, status="pending",

@@ -3,18 +3,19 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import select, update
 
 from latticed import ids
 from latticed.clock import to_text
-from latticed.errors import Conflict, NotFound
+from latticed.errors import Busy, Conflict, NotFound
 from latticed.models.people import Answer, Principal
-from latticed.models.records import Birth, EventRecord, StepRecord, event
+from latticed.models.records import Birth, EventRecord, Once, StepRecord, event
 from latticed.models.views import approval_view, run_view, step_view
 from latticed.states import TERMINAL, Status
 from latticed.store import dialects as d
+from latticed.store.idempotency import at_most_once
 from latticed.store.people_side import PeopleSide, newest_first
-from latticed.store.tables import approvals, bodies, events, idempotency_keys, runs, signals, steps
+from latticed.store.tables import approvals, bodies, events, runs, signals, steps
 from latticed.store.transaction import Transaction
 
 _RUN = select(runs, bodies.c.goal, bodies.c.inputs, bodies.c.roles).join_from(
@@ -35,7 +36,7 @@ _TIMELINE = d.Query(
     .order_by(events.c.seq)
     .limit(d.number("most"))
 )
-_LAST_POSITION = d.Query(select(events.c.position).order_by(events.c.position.desc()).limit(1))
+_LAST_POSITION = d.Query(d.last_of(events))
 _SCAN = 20_000
 """Positions that one look at a filtered feed covers at most, so that a rare type does not make a long query."""
 
@@ -43,40 +44,21 @@ _SCAN = 20_000
 class FacadeSide(PeopleSide):
     """The facade's half of the store."""
 
-    async def submit_once(self, birth: Birth, route: str, key: str, fingerprint: str, since: int) -> tuple[str, bool]:
-        """Inserts a run unless this key was used after `since`: (run id, whether that was a replay).
+    async def submit_once(
+        self, birth: Birth, once: Once, refusal: Busy | None = None
+    ) -> tuple[str, bool]:  # fmt: skip
+        """Inserts a run unless its key was used before: (run id, whether that was so).
 
         Raises:
             Conflict: the key was used with another body.
+            Busy: the `refusal`, if the key was not used before.
         """
-        where = (
-            idempotency_keys.c.workspace == birth.workspace,
-            idempotency_keys.c.route == route,
-            idempotency_keys.c.key == key,
-        )
 
-        def work(t: Transaction) -> tuple[str, bool]:
-            found = t.connection.execute(
-                select(idempotency_keys.c.fingerprint, idempotency_keys.c.run_id, idempotency_keys.c.created_at).where(
-                    *where
-                )
-            ).first()
-            if found is not None and found.created_at > since:
-                if found.fingerprint != fingerprint:
-                    raise Conflict(f"the idempotency key {key!r} was used with another body; use a new key")
-                return found.run_id, True
-            if found is not None:
-                t.connection.execute(delete(idempotency_keys).where(*where))
-            t.connection.execute(
-                idempotency_keys.insert().values(
-                    workspace=birth.workspace, route=route, key=key, fingerprint=fingerprint, run_id=birth.id,
-                    created_at=t.now,
-                )
-            )  # fmt: skip
+        def bear(t: Transaction) -> str:
             t.bear([birth])
-            return birth.id, False
+            return birth.id
 
-        submitted: tuple[str, bool] = await self.writer.submit(work)
+        submitted: tuple[str, bool] = await self.writer.submit(at_most_once(once, bear, refusal))
         return submitted
 
     async def find_run(self, workspace: str, run_id: str) -> dict[str, Any] | None:
@@ -153,16 +135,21 @@ class FacadeSide(PeopleSide):
         return found, (found[-1].position if len(found) == limit else until)
 
     async def last_position(self) -> int:
-        """The position of the newest event."""
+        """The highest position that was ever given, also if its event was pruned."""
         rows = await self.reader.fetch(_LAST_POSITION)
         return rows[0][0] if rows else 0
 
-    async def send_signal(self, workspace: str, run_id: str, name: str, data: Any, by: Principal) -> str:
-        """Keeps a signal for a run and wakes it if it waits for that.
+    async def send_signal(
+        self, workspace: str, run_id: str, name: str, data: Any, by: Principal, once: Once | None = None,
+        refusal: Busy | None = None,
+    ) -> tuple[str, bool]:  # fmt: skip
+        """Keeps a signal for a run, and wakes it if it waits for that, unless the key was used before: (signal id,
+        whether that was so).
 
         Raises:
             NotFound: no such run in the workspace.
-            Conflict: the run is over, or being cancelled.
+            Conflict: the run is over, or being cancelled; or the key was used with another body.
+            Busy: the `refusal`, if the key was not used before.
         """
 
         def work(t: Transaction) -> str:
@@ -173,17 +160,18 @@ class FacadeSide(PeopleSide):
                 raise NotFound("there is no such run")
             if found.status in TERMINAL or found.status == Status.CANCELLING:
                 raise Conflict(f"the run is {found.status}; it takes no signals")
-            signal_id = ids.new(ids.SIGNAL)
+            signal_id, text = ids.new(ids.SIGNAL), d.json(data)
             t.connection.execute(
                 signals.insert().values(
-                    id=signal_id, run_id=run_id, name=name, data=d.json(data), sent_at=t.now, sent_by=by.name
+                    id=signal_id, run_id=run_id, name=name, data=text, sent_at=t.now, sent_by=by.name
                 )
             )
+            t.measure(workspace, text)
             t.deliver(run_id, f"signal:{name}", [])
             t.audit(workspace, by, "run.signal", run_id, name=name, signal_id=signal_id)
             return signal_id
 
-        sent: str = await self.writer.submit(work)
+        sent: tuple[str, bool] = await self.writer.submit(at_most_once(once, work, refusal))
         return sent
 
     async def list_approvals(
@@ -236,6 +224,7 @@ class FacadeSide(PeopleSide):
             )  # fmt: skip
             said = {"approval_id": approval_id, "decision": answer.decision, "by": by.name, "comment": answer.comment}
             t.deliver(found.run_id, f"approval:{approval_id}", [event("approval.answered", t.now, **said)])
+            t.measure(workspace, d.json(answer.data), rows=0)
             t.audit(workspace, by, "approval.answer", approval_id, run_id=found.run_id, decision=answer.decision)
 
         await self.writer.submit(work)

@@ -15,25 +15,27 @@ from latticed.models.records import Commit
 from latticed.store import migrating
 from latticed.store.facade_side import FacadeSide
 from latticed.store.faults import translate
+from latticed.store.limits_side import LimitsSide
+from latticed.store.pruner_side import PrunerSide
 from latticed.store.reading import Reader
 from latticed.store.sqlite import Lock, reading_engine, writing_engine
 from latticed.store.writer import Writer
 
 
-class Store(FacadeSide):
+class Store(FacadeSide, LimitsSide, PrunerSide):
     """An open store."""
 
     def __init__(self, writer_engine: Engine, reader: Reader, clock: Clock, lock: Lock | None) -> None:
         self.reader = reader
         self._writer_engine = writer_engine
-        self._clock = clock
+        self.clock = clock
         self._lock = lock
 
     def start(
         self, on_commit: Callable[[Commit], None], observe: Callable[[int, float], None] = lambda n, seconds: None
     ) -> None:
         """Starts the writer; `on_commit` is told everything that becomes true, in order."""
-        self.writer = Writer(self._writer_engine, self._clock, on_commit, observe)
+        self.writer = Writer(self._writer_engine, self.clock, on_commit, observe)
 
     async def ping(self) -> None:
         """Passes through the writer and back.

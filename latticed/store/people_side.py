@@ -8,12 +8,14 @@ from sqlalchemy import ColumnElement, Select, delete, exists, or_, select, updat
 from sqlalchemy.dialects.sqlite import insert as insert_ignoring
 
 from latticed.clock import to_text
-from latticed.errors import Conflict
+from latticed.errors import Conflict, NotFound
 from latticed.models.audit import Act
 from latticed.models.people import EVERYWHERE, Principal
+from latticed.models.records import Once
 from latticed.models.views import token_view
 from latticed.store import dialects as d
 from latticed.store.engine_side import EngineSide
+from latticed.store.idempotency import at_most_once
 from latticed.store.tables import audit, sessions, tokens, workspaces
 from latticed.store.transaction import Transaction
 
@@ -26,6 +28,8 @@ _ALIVE = (
 )
 """What a token must be to be worth anything, beside not expired; that is for the caller, who knows the time."""
 
+_THERE = workspaces.c.removed_at.is_(None)
+
 _MARK = d.row_set(("id", "at"))
 _USED = d.update_statement(update(tokens).values(used_at=_MARK.c.at).where(tokens.c.id == _MARK.c.id), ("id", "at"))
 
@@ -35,45 +39,66 @@ class PeopleSide(EngineSide):
 
     async def list_workspaces(self, after: str | None, limit: int, only: str | None) -> list[Any]:
         """Workspaces by name."""
-        statement = select(workspaces).order_by(workspaces.c.name).limit(limit)
+        statement = select(workspaces).where(_THERE).order_by(workspaces.c.name).limit(limit)
         if after is not None:
             statement = statement.where(workspaces.c.name > after)
         if only is not None:
             statement = statement.where(workspaces.c.name == only)
         return list(await self.read(statement))
 
-    async def create_workspace(self, name: str, by: Principal | str) -> int:
-        """Makes a workspace; when.
+    async def create_workspace(self, name: str, by: Principal | str = "latticed", once: Once | None = None) -> bool:
+        """Makes a workspace unless its key was used before; whether that was so.
 
         Raises:
-            Conflict: it is there already.
+            Conflict: it is there already, or not wholly gone; or the key was used with another body.
         """
 
-        def work(t: Transaction) -> int:
+        def work(t: Transaction) -> str:
             made = t.connection.execute(
                 insert_ignoring(workspaces).values(name=name, created_at=t.now).on_conflict_do_nothing()
             )
             if made.rowcount == 0:
-                raise Conflict(f"there is a workspace {name!r} already")
+                found = t.connection.execute(select(workspaces.c.removed_at).where(workspaces.c.name == name)).one()
+                if found.removed_at is None:
+                    raise Conflict(f"there is a workspace {name!r} already")
+                raise Conflict(f"workspace {name!r} is still being removed; its name is free again once it is gone")
+            t.gone.discard(name)
             t.audit(EVERYWHERE, by, "workspace.create", name)
-            return t.now
+            return name
 
-        created: int = await self.writer.submit(work)
-        return created
+        created: tuple[str, bool] = await self.writer.submit(at_most_once(once, work))
+        return created[1]
+
+    async def find_workspace(self, name: str) -> Any | None:
+        """A workspace, with `name` and `created_at` (microseconds)."""
+        rows = await self.read(select(workspaces).where(workspaces.c.name == name, _THERE))
+        return rows[0] if rows else None
 
     async def has_workspace(self, name: str) -> bool:
         """Whether there is such a workspace."""
-        return bool(await self.read(select(workspaces.c.name).where(workspaces.c.name == name)))
+        return await self.find_workspace(name) is not None
 
-    async def add_token(self, values: dict[str, Any], by: Principal | str) -> None:
-        """Keeps a token (its digest, not its text)."""
+    async def add_token(
+        self, values: dict[str, Any], by: Principal | str, once: Once | None = None
+    ) -> tuple[str, bool]:  # fmt: skip
+        """Keeps a token (its digest, not its text) unless its key was used before: (token id, whether that was so).
 
-        def work(t: Transaction) -> None:
+        Raises:
+            NotFound: its workspace was removed.
+            Conflict: the key was used with another body.
+        """
+
+        def work(t: Transaction) -> str:
+            if values["workspace"] in t.gone:
+                raise NotFound("there is no such workspace")
             t.connection.execute(tokens.insert().values(values))
             told = {key: values[key] for key in ("name", "role")}
             t.audit(values["workspace"], by, "token.create", values["id"], **told)
+            made: str = values["id"]
+            return made
 
-        await self.writer.submit(work)
+        kept: tuple[str, bool] = await self.writer.submit(at_most_once(once, work))
+        return kept
 
     async def find_token(self, digest: str) -> Principal | None:
         """Who holds the token with this sha256, unless it was revoked or its workspace removed."""

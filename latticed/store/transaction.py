@@ -13,7 +13,9 @@ import orjson
 from sqlalchemy import ColumnElement, Connection, delete, null, select, update
 from sqlalchemy.sql import func
 
+from latticed.errors import NotFound
 from latticed.models.audit import Act, act
+from latticed.models.limits import ROW_BYTES
 from latticed.models.people import Principal
 from latticed.models.records import STOP_MODES, Birth, Change, EventRecord, NewEvent, RunRow, StepRecord, event
 from latticed.models.stopping import stop_change
@@ -95,10 +97,16 @@ _CHILDREN = select(runs.c.id, runs.c.parent_run_id).where(
 class Transaction:
     """One open transaction. Collects what it made true; the writer tells it once it is committed."""
 
-    def __init__(self, connection: Connection, now: int, position: int) -> None:
+    def __init__(
+        self, connection: Connection, now: int, position: int, gone: set[str], measured: Callable[[str], bool] | None
+    ) -> None:
         self.connection = connection
         self.now = now
         self.position = position
+        self.gone = gone
+        """Workspaces that are removed: nothing is born in them."""
+        self.sizes: dict[str, int] = {}
+        self._measured = measured
         self.rows: list[RunRow] = []
         self.events: list[EventRecord] = []
         self.facts: list[tuple[str, str]] = []
@@ -108,14 +116,21 @@ class Transaction:
 
     def finish(self) -> None:
         """Writes what was gathered for all members at once: the last thing before the commit."""
-        if self.acts:
-            _ACT.execute(self.connection, [(self.now, *a[:-1], a.detail.decode()) for a in self.acts])
+        acts = [a for a in self.acts if a.workspace not in self.gone] if self.gone else self.acts
+        if acts:
+            _ACT.execute(self.connection, [(self.now, *a[:-1], a.detail.decode()) for a in acts])
 
     def audit(
         self, workspace: str, principal: Principal | str | None, action: str, subject: str, /, **detail: Any
     ) -> None:  # fmt: skip
         """Puts what a principal did (a part of the daemon, if it is a text) into the audit trail."""
         self.acts.append(act(workspace, principal, action, subject, **detail))
+
+    def measure(self, workspace: str, *texts: str | bytes | None, rows: int = 1) -> None:
+        """Counts what new rows with these texts take, if that is limited for their workspace."""
+        if self._measured is not None and self._measured(workspace):
+            size = sum(len(text.encode() if isinstance(text, str) else text) for text in texts if text is not None)
+            self.sizes[workspace] = self.sizes.get(workspace, 0) + size + rows * ROW_BYTES
 
     def apply(self, changes: Sequence[Change]) -> list[RunRow | None]:
         """Makes each change whose guard holds, in order; None where neither it nor its `otherwise` held."""
@@ -134,9 +149,15 @@ class Transaction:
         return outcomes
 
     def bear(self, births: Sequence[Birth]) -> list[RunRow]:
-        """Inserts runs as queued, each with its first event."""
+        """Inserts runs as queued, each with its first event.
+
+        Raises:
+            NotFound: the workspace of one was removed, and nobody's child is to be born there.
+        """
         if not births:
             return []
+        if self.gone and any(b.workspace in self.gone and b.parent_run_id is None for b in births):
+            raise NotFound("there is no such workspace")
         given = attrgetter(*_BIRTH)
         constants = tuple(_BORN.values())
         _BEAR.execute(self.connection, [(*given(b), d.json(b.tags), self.now, *constants) for b in births])
@@ -152,6 +173,11 @@ class Transaction:
              for row, b in zip(rows, births, strict=True)]
         )  # fmt: skip
         self._journal([(b.id, record) for b in births for record in b.journal])
+        if self._measured is not None:
+            for b in births:
+                self.measure(b.workspace, d.json(b.tags))
+                self.measure(b.workspace, d.json(b.goal), b.inputs)
+                self._weigh(b.workspace, b.journal)
         self.acts += [b.act for b in births if b.act is not None]
         return rows
 
@@ -173,6 +199,9 @@ class Transaction:
         self.rows += [row for row, _ in held]
         self._append([(row, change.events) for row, change in held if change.events])
         self._journal([(row.id, record) for row, change in held for record in change.steps])
+        if self._measured is not None:
+            for row, change in held:
+                self._weigh(row.workspace, change.steps, *map(change.columns.get, ("output", "error")))
         self.bear([birth for _, change in held for birth in change.births])
         self.acts += [change.act for _, change in held if change.act is not None]
         self._follow(held)
@@ -185,6 +214,14 @@ class Transaction:
         ]  # fmt: skip
         found = _move_statement(shape).execute(self.connection, rows)
         return {row[0]: RunRow._make(row) for row in found}
+
+    def _weigh(self, workspace: str, records: Sequence[StepRecord], *texts: str | None) -> None:
+        """Counts records that are settled, which none takes the place of, and what a run's end adds to its row."""
+        for record in records:
+            if record.status in ("ok", "failed"):
+                self.measure(workspace, record.outcome, record.error)
+        if any(texts):
+            self.measure(workspace, *texts, rows=0)
 
     def _follow(self, held: list[tuple[RunRow, Change]]) -> None:
         """What an end or a cancel makes true of others, in the same transaction."""

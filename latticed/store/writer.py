@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, select
 
 from latticed.clock import Clock
 from latticed.errors import LatticedError, Unavailable
 from latticed.failpoints import hit
 from latticed.models.records import Birth, Change, Commit
+from latticed.store.dialects import last_of
 from latticed.store.faults import translate
+from latticed.store.tables import events, workspaces
 from latticed.store.transaction import Transaction, Work
 
 BATCH_LIMIT = 512
@@ -52,6 +54,9 @@ class Writer:
         self._observe = observe
         self._orders: SimpleQueue[_Order | None] = SimpleQueue()
         self._position: int | None = None
+        self._gone: set[str] = set()
+        self.measured: Callable[[str], bool] | None = None
+        """Of which workspaces each commit says what it adds beside events."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
@@ -120,8 +125,9 @@ class Writer:
         began = self._clock.monotonic()
         if self._position is None:
             self._position = _last_position(connection)
+            self._gone = _removed(connection)
             connection.rollback()
-        transaction = Transaction(connection, self._clock.now(), self._position)
+        transaction = Transaction(connection, self._clock.now(), self._position, set(self._gone), self.measured)
         outcomes: list[tuple[_Order, Any]] = []
         connection.begin()
         gathered: list[_Order] = []
@@ -141,8 +147,10 @@ class Writer:
         connection.commit()
         hit("commit.after")
         self._position = transaction.position
+        self._gone = transaction.gone
         self._observe(len(orders), self._clock.monotonic() - began)
-        self._deliver(Commit(transaction.rows, transaction.events, transaction.facts, transaction.times), outcomes)
+        t = transaction
+        self._deliver(Commit(t.rows, t.events, t.facts, t.times, t.sizes), outcomes)
 
     def _apply(self, transaction: Transaction, orders: list[_Order], outcomes: list[tuple[_Order, Any]]) -> None:
         """Births and changes of many callers as one set each. Births first: nothing refers to a run unborn."""
@@ -161,7 +169,7 @@ class Writer:
 
     def _deliver(self, commit: Commit | None, outcomes: list[tuple[_Order, Any]]) -> None:
         def tell() -> None:
-            if commit is not None and (commit.rows or commit.events):
+            if commit is not None and (commit.rows or commit.events or commit.sizes):
                 self._on_commit(commit)
             for order, outcome in outcomes:
                 if order.future.done():
@@ -176,5 +184,8 @@ class Writer:
 
 def _last_position(connection: Any) -> int:
     """The highest position ever given, also if its event was pruned."""
-    found = connection.execute(text("SELECT seq FROM sqlite_sequence WHERE name = 'events'")).scalar()
-    return int(found or 0)
+    return int(connection.execute(last_of(events)).scalar() or 0)
+
+
+def _removed(connection: Any) -> set[str]:
+    return set(connection.execute(select(workspaces.c.name).where(workspaces.c.removed_at.is_not(None))).scalars())

@@ -124,6 +124,9 @@ class MemoryLattice:
     def refused(self, refusal: Refusal) -> None:
         self.refusals.append(refusal)
 
+    def enter(self, workspace: str) -> None:
+        """Nothing is removed here."""
+
     async def metrics(self) -> bytes:
         return b"latticed_up 1\n"
 
@@ -162,6 +165,8 @@ class MemoryLattice:
 def _usual(verb: str) -> Any:
     if verb in ("submit", "rerun"):
         return run_view(), False
+    if verb in ("signal", "create_token", "create_workspace"):
+        return {"verb": verb}, False
     if verb in ("get_run", "wait_for"):
         return run_view()
     if verb.startswith("list_"):

@@ -55,7 +55,7 @@ def test_operations_have_names_of_their_own() -> None:
 
 
 def test_a_workspace_in_a_path_is_always_named_so() -> None:
-    assert all(route.path.startswith("/v1/workspaces/{workspace}/") for route in SCOPED)
+    assert all(f"{route.path}/".startswith("/v1/workspaces/{workspace}/") for route in SCOPED)
     assert not [route.path for route in ROUTES if "workspaces/{" in route.path and route not in SCOPED]
 
 
@@ -144,7 +144,7 @@ async def test_an_ill_formed_id_is_404_and_never_looked_up(route: Route, ill: st
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "", "/v1", "/v1/", "/v1/workspaces/", "/v1/workspaces/default", "/v1/workspaces/default/runs/",
+    ["/", "", "/v1", "/v1/", "/v1/workspaces/", "/v1/workspaces/default/runs/",
      "/v1/workspaces//runs", f"/v1/workspaces/default/runs/{RUN_ID}%2Fstop", "/v1/workspaces/default%2Fruns",
      "/v1/workspaces/default/runs/../agents", "//v1/whoami", "/v1/whoami/", "/V1/whoami", "/metrics/..", "/docs/x",
      "/v1/workspaces/default/nothing"],
@@ -153,8 +153,8 @@ async def test_a_path_that_is_not_there_is_a_problem(path: str) -> None:
     client = Client()
     for method in ("GET", "POST"):
         answer = await client(method, path, {})
-        if (method, path) == ("POST", "/v1/workspaces/default/runs/"):
-            continue
+        if (method, path) in (("POST", "/v1/workspaces/default/runs/"), ("POST", "/v1/workspaces/")):
+            continue  # The path of one with an empty name, which knows no POST.
         assert (answer.status, answer.json["code"]) == (404, "not_found")
     assert client.lattice.calls == []
 

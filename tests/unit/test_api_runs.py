@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from latticed.errors import Busy, Conflict, Unavailable
+from latticed.models.records import Once
 from latticed.models.runs import CancelRequest, RerunRequest, StopRequest, Submission
 from latticed.states import Status
 from tests.unit.api_lattice import RUN_ID, TOKENS, Client, run_view
@@ -27,8 +28,7 @@ async def test_a_submission_is_202_in_the_shape_of_the_contract() -> None:
     }
     [(verb, args, kwargs)] = client.lattice.calls
     assert verb == "submit"
-    assert args == ("default", Submission(**WORK), TOKENS["root"])
-    assert kwargs == {"idempotency_key": None, "fingerprint": b""}
+    assert (args, kwargs) == (("default", Submission(**WORK), TOKENS["root"], None), {})
 
 
 async def test_wait_holds_the_answer_and_shows_the_run_as_it_is_then() -> None:
@@ -63,13 +63,13 @@ async def test_a_replay_is_200_and_says_so() -> None:
 
 
 async def test_the_fingerprint_is_of_what_was_asked_however_it_is_written() -> None:
-    async def fingerprint(body: Any, target: str = RUNS) -> bytes:
+    async def fingerprint(body: Any, target: str = RUNS) -> str:
         client = Client()
         await client("POST", target, body, idempotency_key="k")
-        [(_, _, kwargs)] = client.lattice.calls[:1]
-        assert kwargs["idempotency_key"] == "k"
-        printed: bytes = kwargs["fingerprint"]
-        return printed
+        [(_, args, _)] = client.lattice.calls[:1]
+        once: Once = args[-1]
+        assert (once.workspace, once.route, once.key) == ("default", target.split("/", 4)[4].partition("?")[0], "k")
+        return once.fingerprint
 
     same = await fingerprint(b'{"target":"digest","goal":"look"}')
     assert same == await fingerprint(b' { "goal" : "look", "target": "dig\\u0065st" } ')

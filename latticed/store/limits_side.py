@@ -1,0 +1,111 @@
+"""What the limits ask of the store: what a workspace takes."""
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import ColumnElement, LargeBinary, Select, cast, func, select
+
+from latticed import ids
+from latticed.models.limits import ROW_BYTES, Tally
+from latticed.models.records import Once
+from latticed.states import ACTIVE, CLAIMABLE
+from latticed.store import dialects as d
+from latticed.store.engine_side import EngineSide
+from latticed.store.idempotency import lookup, made_by
+from latticed.store.tables import approvals, bodies, events, hook_deliveries, runs, signals, steps, workspaces
+from latticed.store.transaction import Transaction
+
+_RUNS_AT_ONCE = 100
+"""How many runs one look weighs; each has its own steps and events."""
+
+_PAGE = (
+    select(runs.c.id)
+    .where(runs.c.workspace == d.parameter("workspace"), runs.c.id > d.parameter("after"))
+    .order_by(runs.c.id)
+    .limit(_RUNS_AT_ONCE)
+)
+
+
+def _bytes(*texts: Any) -> ColumnElement[int]:
+    """What rows with these texts take."""
+    sizes: ColumnElement[int] = func.count() * ROW_BYTES
+    for text in texts:
+        sizes += func.coalesce(func.sum(func.length(cast(text, LargeBinary))), 0)
+    return sizes
+
+
+def _of(run_id: Any, *texts: Any) -> Select[Any]:
+    return select(_bytes(*texts)).where(run_id.in_(d.id_set()))
+
+
+_EVENTS = _of(events.c.run_id, events.c.data).where(events.c.position <= d.whole("position"))
+_OTHERS = (
+    _of(runs.c.id, runs.c.tags, runs.c.output, runs.c.error),
+    _of(bodies.c.run_id, bodies.c.goal, bodies.c.inputs),
+    _of(steps.c.run_id, steps.c.outcome, steps.c.error).where(steps.c.status.in_(("ok", "failed"))),
+    _of(signals.c.run_id, signals.c.data),
+    _of(approvals.c.run_id, approvals.c.prompt, approvals.c.schema, approvals.c.answer),
+    _of(hook_deliveries.c.run_id, hook_deliveries.c.detail, hook_deliveries.c.output),
+)
+
+
+class LimitsSide(EngineSide):
+    """What workspaces take."""
+
+    async def find_made(self, once: Once) -> str | None:
+        """The id of what a key has made in the last 24 hours.
+
+        Raises:
+            Conflict: it was used with another body.
+        """
+        rows = await self.read(lookup(once))
+        return made_by(rows[0] if rows else None, once, self.clock.now())
+
+    async def tally(self, wanted: Callable[[str], frozenset[str]], since: int) -> tuple[int, dict[str, Tally]]:
+        """What each workspace takes for which `wanted` names limits, and the position as of which that holds."""
+        active = select(func.count()).where(runs.c.status.in_(sorted(ACTIVE)))
+        queued = select(runs.c.id).where(runs.c.status.in_(sorted(CLAIMABLE)))
+        recent = select(runs.c.created_at).where(
+            runs.c.id >= ids.earliest(ids.RUN, since), runs.c.created_at > since, runs.c.parent_run_id.is_(None)
+        )
+
+        def work(t: Transaction) -> tuple[int, dict[str, Tally]]:
+            found: dict[str, Tally] = {}
+            for (name,) in t.connection.execute(select(workspaces.c.name).where(workspaces.c.removed_at.is_(None))):
+                if limits := wanted(name):
+                    here = runs.c.workspace == name
+                    of_queue = t.connection.execute(queued.where(here)).scalars() if "queued_runs" in limits else ()
+                    rate = "submissions_per_minute" in limits
+                    of_minute = t.connection.execute(recent.where(here)).scalars() if rate else ()
+                    number = t.connection.execute(active.where(here)).scalar_one()
+                    found[name] = Tally(number, frozenset(of_queue), list(of_minute))
+            return t.position, found
+
+        tallied: tuple[int, dict[str, Tally]] = await self.writer.submit(work)
+        return tallied
+
+    async def weigh(self, workspace: str, after: str, position: int, whole: bool) -> tuple[int, int, str | None]:
+        """Bytes of the events up to `position`, and of all else if `whole`, of some runs of a workspace from the one
+        behind `after` on; and the last of these, or None at the end."""
+        page = [row[0] for row in await self.read(_PAGE, {"workspace": workspace, "after": after})]
+        given = {"ids": d.json_list(page)}
+        of_events = (await self.read(_EVENTS, given | {"position": position}))[0][0]
+        of_others = 0
+        if whole:
+            for statement in _OTHERS:
+                of_others += (await self.read(statement, given))[0][0]
+        return of_events, of_others, page[-1] if len(page) == _RUNS_AT_ONCE else None
+
+    def measure(self, wanted: Callable[[str], bool] | None) -> None:
+        """From now on each commit says what it adds, beside events, to the workspaces that are `wanted`."""
+        self.writer.measured = wanted
+
+    async def count_active(self, workspace: str) -> tuple[int, int]:
+        """How many runs of a workspace are not over, and how many of them wait in a queue."""
+        statement = (
+            select(runs.c.status, func.count())
+            .where(runs.c.workspace == workspace, runs.c.status.in_(sorted(ACTIVE)))
+            .group_by(runs.c.status)
+        )
+        counts = {row[0]: row[1] for row in await self.read(statement)}
+        return sum(counts.values()), sum(counts.get(status, 0) for status in CLAIMABLE)
