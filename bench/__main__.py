@@ -47,7 +47,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def sides(args: argparse.Namespace, workload: str) -> list[str]:
     """Who does that workload, in the order of an even round."""
-    peers = _JOURNALS[args.journal] if args.peer else []
+    peers = _JOURNALS[args.journal] if args.peer and workload in peer.WORKLOADS else []
     if workload not in peer.JOURNAL_MATTERS:
         peers = peers[:1]
     return [*([report.OURS] if args.ours else []), *peers]
@@ -69,8 +69,8 @@ def measure(
 
 def run(args: argparse.Namespace, say: Callable[[str], None]) -> report.Results:
     """All rounds. A side that fails is noted and the rest goes on."""
-    python = peer.set_up() if args.peer else None
     everyone = list(dict.fromkeys(side for workload in args.only for side in sides(args, workload)))
+    python = peer.set_up() if any(side in _PEERS for side in everyone) else None
     results = report.Results(everyone)
     for number in range(args.rounds):
         for workload in args.only:

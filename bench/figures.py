@@ -58,6 +58,10 @@ WORKLOADS: dict[str, tuple[Figure, ...]] = {
         Figure("sleeping_mb", "… more with 1,000 sleeping runs", "MB", False, 5, 1),
     ),
     "start": (Figure("first_run_s", "process start → first run done, existing database", "s", False, 1.2, 0.6),),
+    "authorise": (
+        Figure("by_token_us", "who asks, and may they: by token", "µs", False, 30, 10),
+        Figure("by_cookie_us", "… by a browser's cookie, for a change", "µs", False, 30, 15),
+    ),
 }
 
 
@@ -81,7 +85,9 @@ class Sizes:
     in_flight: int = 1000
     sleeping: int = 1000
     starts: int = 5
+    asked: int = 300
+    """Bursts of 100 requests to be authorised; the median of them is the figure of the round."""
 
 
-QUICK = Sizes(runs=1000, singles=50, tens=10, bursts=2, cancels=5, ticks=10, starts=2)
+QUICK = Sizes(runs=1000, singles=50, tens=10, bursts=2, cancels=5, ticks=10, starts=2, asked=30)
 """To see that everything works, not to quote."""

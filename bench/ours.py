@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bench import evidence, recovery, sse
+from bench import authorising, evidence, recovery, sse
 from bench.client import Client, Refused, accepted
 from bench.daemon import Daemon, running
 from bench.figures import Sizes
@@ -239,6 +239,10 @@ async def _runs(daemon: Daemon, count: int) -> None:
         _ok(answer)
 
 
+async def authorise(plan: Plan) -> dict[str, float]:
+    return await authorising.cost(plan.directory, plan.sizes.asked)
+
+
 Answers = tuple[list[float], list[Response]]
 """How long each took, in seconds, and what it was."""
 
@@ -317,4 +321,5 @@ WORKLOADS: dict[str, Callable[[Plan], Coroutine[Any, Any, dict[str, float]]]] = 
     "recovery": recover,
     "memory": memory,
     "start": start,
+    "authorise": authorise,
 }

@@ -14,6 +14,7 @@ from bench.__main__ import arguments, sides
 from bench.daemon import CONFIG
 from bench.figures import WORKLOADS, Figure
 from bench.http1 import AnswerParser, ProtocolError, Response, render
+from bench.ours import WORKLOADS as OURS
 from bench.profiling import summary
 from bench.samples import p50_p99, quantile, spread, times_better
 from bench.sse import Event, decode
@@ -197,7 +198,8 @@ def test_what_never_happened_is_not_a_number() -> None:
 
 
 def test_both_sides_measure_the_same_workloads() -> None:
-    assert peer.WORKLOADS.keys() == WORKLOADS.keys()
+    assert WORKLOADS.keys() - {"authorise"} == peer.WORKLOADS.keys(), "a library asks nobody who they are"
+    assert OURS.keys() == WORKLOADS.keys()
     assert WORKLOADS.keys() >= peer.JOURNAL_MATTERS
 
 
@@ -205,6 +207,7 @@ def test_a_second_journal_is_measured_only_where_it_matters() -> None:
     args = arguments(["--only", "throughput", "memory"])
     assert sides(args, "throughput") == ["latticed", "DBOS", "DBOS WAL"]
     assert sides(args, "memory") == ["latticed", "DBOS"]
+    assert sides(args, "authorise") == ["latticed"]
     assert sides(arguments(["--no-peer"]), "throughput") == ["latticed"]
 
 
