@@ -21,6 +21,8 @@ class LimitsConfig(Table):
     @field_validator("*", mode="before")
     @classmethod
     def _lifted(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError('must be a whole number or "none"')
         return None if value == "none" else value
 
     def over(self, default: "LimitsConfig") -> "LimitsConfig":

@@ -184,6 +184,21 @@ def test_tokens_and_workspaces_are_made_listed_and_ended(ctl: Shell) -> None:
     assert ctl.run("runs", "list", *as_viewer).returncode == 77
 
 
+def test_a_workspace_is_shown_and_deleted(ctl: Shell) -> None:
+    ctl("workspaces", "create", "shed")
+    run_id = ctl.start("awaiter", "goal", "-w", "shed")
+    shown = ctl.json("workspaces", "show", "shed")
+    assert (shown["name"], shown["use"]["active_runs"], shown["limits"]["active_runs"]) == ("shed", 1, None)
+    assert ctl.json("workspaces", "show", "-w", "shed")["name"] == "shed"
+    assert "active runs  1" in ctl("workspaces", "show", "shed")
+    refused = ctl.run("workspaces", "delete", "shed")
+    assert (refused.returncode, "--force" in refused.stderr or "force=true" in refused.stderr) == (5, True)
+    assert ctl.json("workspaces", "delete", "shed", "--force") == {"name": "shed", "deleted": True}
+    assert "shed" not in ctl("workspaces", "list")
+    ctl("runs", "show", run_id, "-w", "shed", code=4)
+    ctl("workspaces", "delete", "shed", code=4)
+
+
 def test_agents_and_queues_are_listed(ctl: Shell) -> None:
     assert "echo" in [agent["name"] for agent in ctl.json("agents", "list")["items"]]
     assert "echo" in ctl("agents", "list")

@@ -16,6 +16,7 @@ from latticed.config import (
     Config,
     ConfigError,
     FunctionConfig,
+    LimitsConfig,
     QueueConfig,
     Settings,
     load,
@@ -363,3 +364,33 @@ def test_what_was_read_cannot_be_changed(file: Path) -> None:
     settings = read(file, "")
     with pytest.raises(ValueError, match="frozen"):
         settings.server.port = 1  # type: ignore[misc]  # the point
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_workspaces_own_limits_come_before_those_for_all(file: Path) -> None:
+    settings = read(
+        file,
+        """
+        [limits]
+        active_runs = 10
+        queued_runs = 5
+        [workspaces.own]
+        active_runs = 2
+        queued_runs = "none"
+        event_bytes = 0
+        """,
+    )
+    assert settings.limits_of("any") == LimitsConfig(active_runs=10, queued_runs=5)
+    assert settings.limits_of("own").given == {"active_runs", "event_bytes"}
+    assert settings.limits_of("own").active_runs == 2
+
+
+@pytest.mark.parametrize("limit", ["-1", "1.5", '"many"', "true", "[]"])
+def test_a_limit_is_a_whole_number_or_none(file: Path, limit: str) -> None:
+    assert "workspaces.own.active_runs" in refusal(file, f"[workspaces.own]\nactive_runs = {limit}")
+
+
+def test_a_limit_that_does_not_exist_is_refused_with_the_nearest(file: Path) -> None:
+    assert "did you mean limits.active_runs?" in refusal(file, "[limits]\nactive_run = 1")
