@@ -11,13 +11,14 @@ from latticed.failpoints import hit
 from latticed.models.people import EVERYWHERE, Principal, WorkspaceRequest
 from latticed.models.records import Once
 from latticed.plugins import Registry
-from latticed.ports import FacadeStore
+from latticed.ports import Broker, FacadeStore
 
 
 class Workspaces(ABC):
     """The verbs of workspaces, for the facade."""
 
     _store: FacadeStore
+    _broker: Broker
     _limits: Limits
     _registry: Registry
     _removed: set[str]
@@ -85,6 +86,7 @@ class Workspaces(ABC):
         self._removed.add(workspace)
         self._forget_workspace(workspace)
         self._limits.forget(workspace)
+        self._broker.ring_all()  # Who waits for a run of it gets an answer.
         self._prune()
 
     @abstractmethod

@@ -43,10 +43,11 @@ _RUNS = 10
 _COUNTED = 1000
 """Up to how many active runs are counted, to be told of."""
 
-_OF_A_RUN = tuple(table.c.run_id for table in (events, steps, signals, approvals, hook_deliveries, bodies))
-_OF_A_WORKSPACE = tuple(
+OF_A_RUN = tuple(table.c.run_id for table in (events, steps, signals, approvals, hook_deliveries, bodies))
+OF_A_WORKSPACE = tuple(
     table.c.workspace for table in (events, approvals, hook_deliveries, hooks, idempotency_keys, tokens, audit)
 )
+"""What goes with a run, and with a workspace that has no runs any more. A new table is to be added here."""
 
 
 def _delete_some(table: Table, *which: ColumnElement[bool]) -> Any:
@@ -63,14 +64,14 @@ _NEXT = (
     .order_by(runs.c.id)
     .limit(_RUNS)
 )  # fmt: skip
-_EMPTY_RUNS = [_delete_some(column.table, column.in_(d.id_set())) for column in _OF_A_RUN]
+_EMPTY_RUNS = [_delete_some(column.table, column.in_(d.id_set())) for column in OF_A_RUN]
 _DROP_RUNS = delete(runs).where(runs.c.id.in_(d.id_set()))
 _EMPTY_WORKSPACE = [
     # Sessions have no workspace of their own: they are those of its tokens, and go before these.
     _delete_some(
         sessions, sessions.c.token_id.in_(select(tokens.c.id).where(tokens.c.workspace == d.parameter("workspace")))
     ),
-    *(_delete_some(column.table, column == d.parameter("workspace")) for column in _OF_A_WORKSPACE),
+    *(_delete_some(column.table, column == d.parameter("workspace")) for column in OF_A_WORKSPACE),
 ]
 
 _parents = runs.alias("parents")

@@ -54,7 +54,7 @@ def test_it_is_gone_at_once_for_every_door_and_for_good(one: Daemon) -> None:
     done = one.post_run("echo", workspace=name, wait=5)["id"]
     answers: list[httpx2.Response] = []
     query = {"wait": 60}
-    body = {"kind": "agent", "target": "awaiter", "goal": "goal"}
+    body = {"kind": "agent", "target": "echo", "goal": "goal", "run_at": "2999-01-01T00:00:00Z"}
     waiter = threading.Thread(
         target=lambda: answers.append(one.client.post(one.path("runs", name), json=body, params=query))
     )

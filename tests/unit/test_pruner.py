@@ -16,6 +16,7 @@ from latticed.models.records import Birth, Change, NewEvent, Once, StepRecord, e
 from latticed.permits import Permits
 from latticed.states import CANCEL, CLAIM, FAIL, SUCCEED, Move
 from latticed.store import Store, open_store
+from latticed.store.pruner_side import OF_A_RUN, OF_A_WORKSPACE
 from latticed.store.tables import hook_deliveries, metadata
 from latticed.timelines import BATCH, RunTimeline
 
@@ -274,3 +275,11 @@ async def test_a_removed_workspace_waits_for_its_runs_and_takes_nothing_else(hou
     await house.prune()
     assert (house.removed, await house.rows(running), await house.is_there(theirs)) == (set(), 0, [True])
     await store.create_workspace("other", "test")
+
+
+def test_no_table_is_forgotten() -> None:
+    of_runs = {table.name for table in metadata.tables.values() if "run_id" in table.c}
+    of_workspaces = {table.name for table in metadata.tables.values() if "workspace" in table.c}
+    # The runs of a workspace go by themselves; a key's `run_id` is whatever it made, and keys go by their time.
+    assert {column.table.name for column in OF_A_RUN} == of_runs - {"idempotency_keys"}
+    assert {column.table.name for column in OF_A_WORKSPACE} == of_workspaces - {"runs"}
