@@ -32,18 +32,24 @@ class Ground:
         self.clock = SimpleNamespace(now=lambda: self.now, monotonic=lambda: 0.0)
         self.now = START
 
-    async def submit_once(self, birth: Any, once: Once | None = None, refusal: Busy | None = None) -> tuple[str, bool]:
+    def bear(self, births: Any) -> Any:
+        return asyncio.ensure_future(self._put(births[0].id))
+
+    async def submit_once(self, birth: Any, once: Once, refusal: Busy | None = None) -> tuple[str, bool]:
         await self.open.wait()
         if once in self.made:
             return self.made[once], True
         if refusal is not None:
             raise refusal
+        self.made[once] = birth.id
+        await self._put(birth.id)
+        return birth.id, False
+
+    async def _put(self, run_id: str) -> None:
+        await self.open.wait()
         if self.trouble is not None:
             raise self.trouble
-        if once is not None:
-            self.made[once] = birth.id
-        self.tell(birth.id, "run.queued", 1)
-        return birth.id, False
+        self.tell(run_id, "run.queued", 1)
 
     async def find_made(self, once: Once) -> str | None:
         return self.made.get(once)
