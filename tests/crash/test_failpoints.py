@@ -28,9 +28,8 @@ def test_each_failpoint_is_somewhere_and_each_place_has_its_name() -> None:
 
 def test_nothing_breaks_whichever_failpoint_it_dies_at(tmp_path: Path) -> None:
     rig = Rig(tmp_path, "failpoints")
-    left = {
-        name: OFTEN.get(name.partition(".")[0], 1) for name in FAILPOINTS if name.partition(".")[0] not in ELSEWHERE
-    }
+    here = [name for name in FAILPOINTS if not name.startswith(ELSEWHERE)]
+    left = {name: OFTEN.get(name.partition(".")[0], 1) for name in here}
     try:
         while left:
             rig.launch(",".join(f"{name}:{nth}" for name, nth in left.items()))
