@@ -1,7 +1,7 @@
 # latticed. A machine with python3 (3.11 or newer), its venv module and make needs two commands: make run, make test.
 #
 #   make run      set up if needed, then start the daemon        make run ARGS='--port 8701'
-#   make test     set up if needed, then run the tests           make test ARGS='tests/unit -k states'
+#   make test     set up if needed, then run the tests           make test ARGS='tests/unit -k states' JOBS=4
 #   make check    format, lint, types, layers, sizes
 #   make fuzz     the long form of the fuzzing tests             make fuzz ARGS='--hypothesis-seed=1'
 #   make crash    the long form of the crash tests                make crash SEED=7 KILLS=500
@@ -16,6 +16,7 @@ BIN := $(VENV)/bin
 # Named after where the checkout lies: a copy of it must not use the venv that the original made.
 STAMP := $(VENV)/installed$(subst /,-,$(CURDIR))
 ARGS ?=
+JOBS ?= 2
 
 .DELETE_ON_ERROR:
 .PHONY: help setup run test check fuzz crash bench docs lock clean
@@ -39,8 +40,9 @@ $(STAMP): requirements.lock pyproject.toml
 run: setup
 	@exec $(BIN)/latticed serve --banner --config config/latticed.toml $(ARGS)
 
+# The tests wait more than they compute, so that two workers take little more than half the time of one.
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -201,7 +201,7 @@ async def _serve(config: Config, ready: Callable[[str], None] | None) -> NoRetur
     notifier = Notifier()
     sockets = listen_sockets() or [_listen(config)]
     clock = SystemClock()
-    store = await open_store(store_url(config), clock)
+    store = await open_store(store_url(config), clock, busy_seconds=config.store.busy_seconds)
     address_file = config.state_dir / ADDRESS_FILE
     address_file.unlink(missing_ok=True)  # Only now: until the lock was ours it may have been another's.
     daemon = Daemon(config, store, clock)
@@ -347,7 +347,7 @@ def migrate(config: Config) -> str:
         Unavailable: a daemon uses it.
         WrongVersion: it is newer than this program.
     """
-    return upgrade(store_url(config))
+    return upgrade(store_url(config), config.store.busy_seconds)
 
 
 def create_token(
@@ -366,7 +366,7 @@ async def _create_token(
     config: Config, workspace: str, role: str, lanes: list[str], expires_seconds: float | None, name: str
 ) -> dict[str, Any]:
     clock = SystemClock()
-    store = await open_store(store_url(config), clock, exclusive=False)
+    store = await open_store(store_url(config), clock, exclusive=False, busy_seconds=config.store.busy_seconds)
     store.start(lambda commit: None)
     try:
         if workspace != EVERYWHERE and not await store.has_workspace(workspace):

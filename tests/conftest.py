@@ -61,6 +61,14 @@ def to_toml(tables: Mapping[str, Any], path: str = "") -> str:
     return "\n".join(lines)
 
 
+def _has_ended(process: psutil.Process) -> bool:
+    """Also if whoever has inherited it takes its time to notice."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 class Daemon:
     """One daemon over all its lives: it keeps its state directory when it is stopped, killed and started again."""
 
@@ -181,7 +189,7 @@ class Daemon:
         for member in self._family.values():  # psutil looks that the pid is still the same process
             with suppress(psutil.Error):
                 member.kill()
-        psutil.wait_procs(list(self._family.values()), timeout=5)
+        wait_until(lambda: all(map(_has_ended, self._family.values())), 5)
         self._hang_up()
 
     def _hang_up(self) -> None:

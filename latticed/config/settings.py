@@ -44,6 +44,7 @@ class StoreConfig(Table):
     """Where runs are kept."""
 
     url: str | None = None
+    busy_seconds: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 2.0
 
     @field_validator("url")
     @classmethod

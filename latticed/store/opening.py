@@ -21,6 +21,8 @@ from latticed.store.reading import Reader
 from latticed.store.sqlite import Lock, reading_engine, writing_engine
 from latticed.store.writer import Writer
 
+BUSY_SECONDS = 2.0
+
 
 class Store(FacadeSide, LimitsSide, PrunerSide):
     """An open store."""
@@ -72,7 +74,7 @@ def database_path(url: str | URL) -> Path:
     return Path(database)
 
 
-def upgrade(url: str) -> str:
+def upgrade(url: str, busy_seconds: float = BUSY_SECONDS) -> str:
     """Brings the schema to this program's version, under the lock; says what was done.
 
     Raises:
@@ -80,7 +82,7 @@ def upgrade(url: str) -> str:
         WrongVersion: the database is newer than the program.
     """
     lock = Lock(database_path(url))
-    engine = writing_engine(make_url(url))
+    engine = writing_engine(make_url(url), busy_seconds)
     try:
         return migrating.upgrade(engine)
     except Exception as error:
@@ -90,8 +92,9 @@ def upgrade(url: str) -> str:
         lock.release()
 
 
-async def open_store(url: str, clock: Clock, *, exclusive: bool = True) -> Store:
-    """Opens (and, if exclusive, brings up to date) the store at `url`.
+async def open_store(url: str, clock: Clock, *, exclusive: bool = True, busy_seconds: float = BUSY_SECONDS) -> Store:
+    """Opens (and, if exclusive, brings up to date) the store at `url`. A write waits for another program's lock for at
+    most `busy_seconds`.
 
     Raises:
         Unavailable: another process uses the database, or it cannot be opened.
@@ -99,7 +102,7 @@ async def open_store(url: str, clock: Clock, *, exclusive: bool = True) -> Store
     """
     parsed = make_url(url)
     lock = Lock(database_path(parsed)) if exclusive else None
-    engine = writing_engine(parsed)
+    engine = writing_engine(parsed, busy_seconds)
     work: Callable[[Engine], Any] = partial(migrating.upgrade, apart=True) if exclusive else migrating.check
     try:
         await asyncio.to_thread(work, engine)
@@ -108,4 +111,4 @@ async def open_store(url: str, clock: Clock, *, exclusive: bool = True) -> Store
         if lock is not None:
             lock.release()
         raise translate(error) from error
-    return Store(engine, Reader(reading_engine(parsed)), clock, lock)
+    return Store(engine, Reader(reading_engine(parsed, busy_seconds)), clock, lock)

@@ -13,7 +13,6 @@ from sqlalchemy.pool import StaticPool
 
 from latticed.errors import Unavailable
 
-BUSY_MILLISECONDS = 2000
 READERS = 6
 CHECKPOINT_PAGES = 8000
 """Pages in the journal that make the writer move them into the database: the more there are, the more often a page was
@@ -45,27 +44,27 @@ class Lock:
         os.close(self._file)
 
 
-def _pragmas(connection: Any, record: Any) -> None:
-    cursor = connection.cursor()
-    # WAL lets readers read while the writer writes; FULL makes each commit an fsync.
-    for pragma in (
-        f"busy_timeout = {BUSY_MILLISECONDS}",
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        "foreign_keys = ON",
-        "cache_size = -1024",
-        "temp_store = MEMORY",
-        f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+def _set(engine: Engine, *pragmas: str) -> None:
+    """Has every connection begin with these."""
+
+    def set_pragmas(connection: Any, record: Any) -> None:
+        cursor = connection.cursor()
+        for pragma in pragmas:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    event.listen(engine, "connect", set_pragmas)
+
+
+def _busy(seconds: float) -> str:
+    return f"busy_timeout = {int(seconds * 1000)}"
 
 
 def _immediate(connection: Any) -> None:
     connection.connection.driver_connection.execute("BEGIN IMMEDIATE")
 
 
-def writing_engine(url: URL) -> Engine:
+def writing_engine(url: URL, busy_seconds: float) -> Engine:
     """The engine of the one writing connection, which begins every transaction IMMEDIATE."""
     engine = create_engine(
         url.set(drivername="sqlite"),
@@ -73,12 +72,16 @@ def writing_engine(url: URL) -> Engine:
         # The connection lives in the writer's thread; the driver's own transactions are off.
         connect_args={"isolation_level": None, "check_same_thread": False, "cached_statements": 64},
     )
-    event.listen(engine, "connect", _pragmas)
+    # WAL lets readers read while the writer writes; FULL makes each commit an fsync.
+    _set(
+        engine, _busy(busy_seconds), "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON",
+        "cache_size = -1024", "temp_store = MEMORY", f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+    )  # fmt: skip
     event.listen(engine, "begin", _immediate)
     return engine
 
 
-def reading_engine(url: URL) -> AsyncEngine:
+def reading_engine(url: URL, busy_seconds: float) -> AsyncEngine:
     """The engine of the readers, which can write nothing."""
     engine = create_async_engine(
         url.set(drivername="sqlite+aiosqlite"),
@@ -91,15 +94,7 @@ def reading_engine(url: URL) -> AsyncEngine:
         skip_autocommit_rollback=True,
         connect_args={"isolation_level": None},
     )
-
-    def read_only(connection: Any, record: Any) -> None:
-        cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
-        cursor.execute("PRAGMA query_only = ON")
-        cursor.execute("PRAGMA cache_size = -256")
-        cursor.close()
-
-    event.listen(engine.sync_engine, "connect", read_only)
+    _set(engine.sync_engine, _busy(busy_seconds), "query_only = ON", "cache_size = -256")
     return engine
 
 

@@ -13,7 +13,7 @@ from tests.conftest import Daemon
 
 MIB = 1024 * 1024
 GOOD = {"target": "echo", "goal": "x"}
-UNKNOWN_RUN = ids.new(ids.RUN)
+UNKNOWN_RUN = "run_01a1fe7f8a0f720a9386d0c880cc01f6"
 
 
 def submit(live: Daemon, raw: bytes, **params: Any) -> Any:

@@ -18,7 +18,7 @@ from tests.agents_for_tests import leave, pause
 from tests.conftest import Daemon, wait_until
 from tests.contract.conftest import configuration
 
-MANY = 10_000
+MANY = 4000
 
 
 def queued_before(state_dir: Path, workspace: str, count: int, target: str, **fields: Any) -> list[str]:
@@ -199,7 +199,7 @@ def test_a_crowd_delays_another_workspaces_run_by_a_round_at_most(daemon: Callab
     one.kill()
 
 
-def test_ten_thousand_sleepers_hold_no_slot(daemon: Callable[..., Daemon]) -> None:
+def test_thousands_of_sleepers_hold_no_slot(daemon: Callable[..., Daemon]) -> None:
     one = daemon(start=False, config=configuration({"default": 200}))
     sleepers = queued_before(one.state_dir, "default", MANY, "rests")
     one.start()
@@ -209,7 +209,7 @@ def test_ten_thousand_sleepers_hold_no_slot(daemon: Callable[..., Daemon]) -> No
     began = time.monotonic()
     assert one.run("echo")["status"] == "ok"
     assert time.monotonic() - began < 2
-    assert psutil.Process(one.process.pid).memory_info().rss - before < 100 << 20
+    assert psutil.Process(one.process.pid).memory_info().rss - before < 60 << 20
     one.kill()
     one.start()
     assert one.run("echo")["status"] == "ok"

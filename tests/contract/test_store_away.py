@@ -76,7 +76,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(path)], check=True)
 
 
+BUSY_SECONDS = 0.3
 CONFIG = {
+    "store": {"busy_seconds": BUSY_SECONDS},
     "queues": {"narrow": {"concurrency": 1}},
     "runs": {"park_seconds": 0.1, "drain_seconds": 1.0, "grace_seconds": 0.5, "kill_seconds": 0.5},
 }
@@ -147,7 +149,8 @@ def test_while_the_store_is_away(
 
 
 def test_a_cancel_and_a_drain_survive_that_the_store_is_away(daemon: Make) -> None:
-    one = daemon(config={"runs": {"grace_seconds": 0.1, "kill_seconds": 0.1, "drain_seconds": 0.2}})
+    runs = {"grace_seconds": 0.1, "kill_seconds": 0.1, "drain_seconds": 0.2}
+    one = daemon(config={"store": {"busy_seconds": BUSY_SECONDS}, "runs": runs})
     stopped, swallow, held = begun(one, "awaiter"), begun(one, "swallow"), begun(one, "innocent")
     one.stop_run(stopped)
     one.stop_run(swallow)

@@ -59,7 +59,9 @@ def test_a_daemon_is_fed_while_it_answers_and_starves_while_it_hangs(
     daemon: Callable[..., Daemon], systemd: Systemd
 ) -> None:
     usec = str(int(WATCHDOG_SECONDS * 1_000_000))
-    one = daemon(env={"NOTIFY_SOCKET": str(systemd.path), "WATCHDOG_USEC": usec})
+    one = daemon(
+        config={"store": {"busy_seconds": 0.3}}, env={"NOTIFY_SOCKET": str(systemd.path), "WATCHDOG_USEC": usec}
+    )
     assert systemd.said() == ["READY=1"]
     began = time.monotonic()
     wait_until(lambda: len(systemd.fed_since(began)) >= 4)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -39,14 +38,15 @@ class Rig:
         self.effects = home / "effects"
         self.died_at = home / "died_at"
         self.seed = seed
-        self._born = 0.0
+        self._earlier: set[int] = set()
 
     # --- lives and deaths ---
 
     def launch(self, failpoints: str = "") -> None:
         """Starts it, with failpoints armed, and does not wait."""
         self.daemon.env = {"LATTICED_FAILPOINTS": failpoints, "LATTICED_FAILPOINT_LOG": str(self.died_at)}
-        self._born = time.time()
+        # By their numbers, which nobody gets again so soon: psutil's times of birth are off by up to a second.
+        self._earlier = {process["pid"] for process in self._processes()}
         self.daemon.launch()
 
     def serves(self, timeout: float = 60) -> bool:
@@ -56,7 +56,7 @@ class Rig:
             self.expect_killed()
             return False
         for process in self._processes():
-            if process["create_time"] < self._born - 0.1:
+            if process["pid"] in self._earlier:
                 self.ledger.complain(f"a process of an earlier life is still there: {process}")
         return True
 
@@ -88,7 +88,7 @@ class Rig:
         """Every process that a command of this daemon's started."""
         work = str(self.daemon.state_dir / "work")
         found = []
-        for process in psutil.process_iter(["pid", "cwd", "cmdline", "create_time", "status"]):
+        for process in psutil.process_iter(["pid", "cwd", "cmdline", "status"]):
             cwd = process.info["cwd"]
             if cwd and cwd.startswith(work) and process.info["status"] != psutil.STATUS_ZOMBIE:
                 found.append(process.info)

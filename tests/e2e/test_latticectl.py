@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.wait import wait_until
+from tests.conftest import Daemon
 
 PROGRAM = Path(sys.executable).with_name("latticectl")
 
@@ -18,9 +18,10 @@ PROGRAM = Path(sys.executable).with_name("latticectl")
 class Shell:
     """Types latticectl's commands in an environment that leads to one daemon."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, one: Daemon) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("LATTICED_")}
-        self.environment = {**kept, "LATTICED_STATE_DIR": str(state_dir)}
+        self.environment = {**kept, "LATTICED_STATE_DIR": str(one.state_dir)}
+        self.daemon = one
 
     def __call__(self, *words: str, code: int = 0) -> str:
         """Runs a command that must end with `code` → its stdout."""
@@ -39,16 +40,14 @@ class Shell:
         """Starts a run → its id."""
         return str(self.json("run", *words)["run"]["id"])
 
-    def status(self, run_id: str) -> str:
-        return str(self.json("runs", "show", run_id)["status"])
-
-    def await_status(self, run_id: str, *statuses: str) -> None:
-        wait_until(lambda: self.status(run_id) in statuses, timeout=20, interval=0.1)
+    def await_status(self, run_id: str, status: str) -> None:
+        """Waits without a command: each is a process."""
+        self.daemon.wait(run_id, status)
 
 
 @pytest.fixture
-def ctl(live: Any) -> Shell:
-    return Shell(Path(live.state_dir))
+def ctl(live: Daemon) -> Shell:
+    return Shell(live)
 
 
 def test_a_run_is_waited_for_and_its_output_printed(ctl: Shell) -> None:
@@ -219,5 +218,5 @@ def test_ctrl_c_leaves_the_run_going_and_says_so(ctl: Shell) -> None:
         _, said = process.communicate(timeout=20)
     assert process.returncode == 130
     assert said == f"latticectl: {run_id} goes on; stop it with: latticectl runs stop {run_id}\n"
-    assert ctl.status(run_id) == "running"
+    assert ctl.daemon.get(run_id)["status"] == "running"
     ctl("runs", "cancel", run_id)

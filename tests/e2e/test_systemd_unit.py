@@ -146,7 +146,7 @@ def test_nobody_is_told_ready_by_a_daemon_that_cannot_start(daemon: Make, system
 def test_a_daemon_whose_loop_does_not_turn_feeds_no_watchdog(daemon: Make, systemd: socket.socket) -> None:
     one = daemon(env={"NOTIFY_SOCKET": systemd.getsockname(), "WATCHDOG_USEC": "200000"})
     hear(systemd, "WATCHDOG=1")
-    run = one.post_run("blocker", inputs={"seconds": 3})
+    run = one.post_run("blocker", inputs={"seconds": 1.5})
     assert falls_silent(systemd, 0.6)
     hear(systemd, "WATCHDOG=1")
     assert one.wait(run["id"])["status"] == "ok"
