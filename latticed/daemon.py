@@ -203,7 +203,8 @@ async def _serve(config: Config, ready: Callable[[str], None] | None) -> NoRetur
     clock = SystemClock()
     store = await open_store(store_url(config), clock, busy_seconds=config.store.busy_seconds)
     address_file = config.state_dir / ADDRESS_FILE
-    address_file.unlink(missing_ok=True)  # Only now: until the lock was ours it may have been another's.
+    with _writing(address_file):
+        address_file.unlink(missing_ok=True)  # Only now: until the lock was ours it may have been another's.
     daemon = Daemon(config, store, clock)
     await _first_start(config, store, clock, daemon.lattice)
     await daemon.begin()
@@ -329,15 +330,28 @@ async def _first_start(config: Config, store: Store, clock: Clock, lattice: Latt
         )  # fmt: skip
 
 
+class _CannotWrite(LatticedError):
+    """A file of the state directory cannot be written."""
+
+
+@contextmanager
+def _writing(path: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _CannotWrite(f"cannot write {path}: {error.strerror}") from error
+
+
 def _write_private(path: Path, text: str, mode: int) -> None:
     """Writes a file that is either not there or whole."""
     part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    with _writing(path):
+        part.unlink(missing_ok=True)
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
 
 
 def migrate(config: Config) -> str:

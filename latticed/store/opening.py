@@ -2,9 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import URL, make_url
@@ -14,14 +12,12 @@ from latticed.errors import Invalid
 from latticed.models.records import Commit
 from latticed.store import migrating
 from latticed.store.facade_side import FacadeSide
-from latticed.store.faults import translate
+from latticed.store.faults import cannot_open, translate
 from latticed.store.limits_side import LimitsSide
 from latticed.store.pruner_side import PrunerSide
 from latticed.store.reading import Reader
-from latticed.store.sqlite import Lock, reading_engine, writing_engine
+from latticed.store.sqlite import BUSY_SECONDS, Lock, prove_writable, reading_engine, writing_engine
 from latticed.store.writer import Writer
-
-BUSY_SECONDS = 2.0
 
 
 class Store(FacadeSide, LimitsSide, PrunerSide):
@@ -78,15 +74,19 @@ def upgrade(url: str, busy_seconds: float = BUSY_SECONDS) -> str:
     """Brings the schema to this program's version, under the lock; says what was done.
 
     Raises:
-        Unavailable: another process uses the database, or it cannot be opened.
+        Unavailable: another process uses the database.
+        CannotOpen: it cannot be opened, or not written.
         WrongVersion: the database is newer than the program.
     """
-    lock = Lock(database_path(url))
+    path = database_path(url)
+    lock = Lock(path)
     engine = writing_engine(make_url(url), busy_seconds)
     try:
         return migrating.upgrade(engine)
     except Exception as error:
-        raise translate(error) from error
+        if (fault := cannot_open(error, path)) is None:
+            raise
+        raise fault from error
     finally:
         engine.dispose()
         lock.release()
@@ -97,18 +97,29 @@ async def open_store(url: str, clock: Clock, *, exclusive: bool = True, busy_sec
     most `busy_seconds`.
 
     Raises:
-        Unavailable: another process uses the database, or it cannot be opened.
+        Unavailable: another process uses the database, or (not exclusive) it cannot be opened.
+        CannotOpen: it cannot be opened, or not written.
         WrongVersion: the database is newer than the program, or (not exclusive) older.
     """
     parsed = make_url(url)
     lock = Lock(database_path(parsed)) if exclusive else None
     engine = writing_engine(parsed, busy_seconds)
-    work: Callable[[Engine], Any] = partial(migrating.upgrade, apart=True) if exclusive else migrating.check
+
+    def prepare() -> None:
+        if exclusive:
+            prove_writable(engine)
+            migrating.upgrade(engine, apart=True)
+        else:
+            migrating.check(engine)
+
     try:
-        await asyncio.to_thread(work, engine)
+        await asyncio.to_thread(prepare)
     except Exception as error:
         engine.dispose()
         if lock is not None:
             lock.release()
-        raise translate(error) from error
+        fault = cannot_open(error, database_path(parsed)) if exclusive else translate(error)
+        if fault is None:
+            raise
+        raise fault from error
     return Store(engine, Reader(reading_engine(parsed, busy_seconds)), clock, lock)

@@ -12,7 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
 from latticed.errors import Unavailable
+from latticed.store.faults import CannotOpen
 
+BUSY_SECONDS = 2.0
 READERS = 6
 CHECKPOINT_PAGES = 8000
 """Pages in the journal that make the writer move them into the database: the more there are, the more often a page was
@@ -27,9 +29,13 @@ class Lock:
 
         Raises:
             Unavailable: another process holds it.
+            CannotOpen: its file cannot be written.
         """
         self.path = database.with_name(database.name + ".lock")
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise CannotOpen(f"cannot open {self.path}: {error.strerror}") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -64,7 +70,7 @@ def _immediate(connection: Any) -> None:
     connection.connection.driver_connection.execute("BEGIN IMMEDIATE")
 
 
-def writing_engine(url: URL, busy_seconds: float) -> Engine:
+def writing_engine(url: URL, busy_seconds: float = BUSY_SECONDS) -> Engine:
     """The engine of the one writing connection, which begins every transaction IMMEDIATE."""
     engine = create_engine(
         url.set(drivername="sqlite"),
@@ -81,7 +87,7 @@ def writing_engine(url: URL, busy_seconds: float) -> Engine:
     return engine
 
 
-def reading_engine(url: URL, busy_seconds: float) -> AsyncEngine:
+def reading_engine(url: URL, busy_seconds: float = BUSY_SECONDS) -> AsyncEngine:
     """The engine of the readers, which can write nothing."""
     engine = create_async_engine(
         url.set(drivername="sqlite+aiosqlite"),
@@ -96,6 +102,17 @@ def reading_engine(url: URL, busy_seconds: float) -> AsyncEngine:
     )
     _set(engine.sync_engine, _busy(busy_seconds), "query_only = ON", "cache_size = -256")
     return engine
+
+
+def prove_writable(engine: Engine) -> None:
+    """Begins a write that is not kept: only that tells, since a read-only database takes BEGIN IMMEDIATE for BEGIN.
+
+    Raises:
+        DBAPIError: it cannot be written.
+    """
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA user_version = 0")
+        connection.rollback()
 
 
 def version() -> tuple[int, ...]:

@@ -115,7 +115,9 @@ class Writer:
         except Exception as error:
             connection.rollback()
             fault = translate(error)
-            if len(orders) == 1 or isinstance(fault, Unavailable):
+            if isinstance(fault, Unavailable):
+                raise  # All are told, and the next begins on a new connection: this one may stay read-only for ever.
+            if len(orders) == 1:
                 self._deliver(None, [(order, fault) for order in orders])
                 return
             for order in orders:
