@@ -40,7 +40,7 @@ from latticed.states import Status
 log = structlog.get_logger()
 
 LAST_SECONDS = 0.5
-"""How long a drain waits for what it has killed."""
+"""How long a drain waits for what it has killed, and then for what it writes of those that do not end."""
 _LEFT = (Unwind, asyncio.CancelledError)
 
 
@@ -112,15 +112,20 @@ class Executor:
             ladder.begin(execution, self._give_up)
 
     async def _give_up(self, execution: Execution) -> None:
-        """User code does not end: the run ends without it, what runs on can write nothing any more."""
+        """User code does not end: the run ends without it, what runs on can write nothing any more. At a drain, where
+        the process ends, it is given back."""
         if execution.settling:
             return
         execution.settling = execution.abandoned = True
         self.abandoned += 1
         what = "thread" if execution.plain_calls else "task"
         log.warning("abandoned", run=execution.run_id, epoch=execution.row.epoch, what=what)
-        await settle_stopped(execution, abandoned=what)
-        execution.ladder = None  # This is the ladder's own task; it must not cancel itself.
+        if execution.cancel_rank or execution.expired:
+            await settle_stopped(execution, abandoned=what)
+        else:
+            await release(execution, "drain")
+        if asyncio.current_task() is execution.ladder:
+            execution.ladder = None  # It must not cancel itself.
         self._close(execution)
 
     def _ended(self, execution: Execution, task: "asyncio.Task[None]") -> None:
@@ -202,18 +207,21 @@ class Executor:
 
     async def drain(self, seconds: float, kill_seconds: float, hurry: asyncio.Event) -> None:
         """Gives every run back: after its step under way, or after `seconds` without that; all are then released or
-        interrupted on disk. Returns at the latest `kill_seconds` and a little later."""
+        interrupted on disk, with what does not end given up. Returns at the latest `kill_seconds` and a little later."""
         self.draining = True
         for execution in self._under_way():
             execution.drain()
-        for rung, patience in ((2, seconds), (3, kill_seconds), (None, LAST_SECONDS)):
+        for rung, patience in ((2, seconds), (3, kill_seconds)):
             if await self._none_left(patience, hurry if rung == 2 else None):
                 return
             for execution in self._under_way():
-                if rung is not None:
-                    ladder.climb(execution, rung)
-                else:
-                    log.warning("left_running", run=execution.run_id, reason="it does not end")
+                ladder.climb(execution, rung)
+        if await self._none_left(LAST_SECONDS, None):
+            return
+        given_up = [asyncio.ensure_future(self._give_up(execution)) for execution in self._under_way()]
+        await asyncio.wait(given_up, timeout=LAST_SECONDS)
+        for execution in self._under_way():
+            log.warning("left_running", run=execution.run_id, reason="its end cannot be written")
 
     def _under_way(self) -> list[Execution]:
         """What still has something to write; not what was given up."""

@@ -110,18 +110,29 @@ def test_a_drain_ends_in_time_whatever_runs(daemon: Make, tmp_path: Path) -> Non
         }
     )
     never, swallow, deaf = begun(one, "thread_never"), begun(one, "swallow"), begun(one, "deaf")
-    given_up = begun(one, "thread_never")
+    careless = begun(one, "thread_never", recovery="interrupt")
+    given_up, stopped = begun(one, "thread_never"), begun(one, "thread_never")
     one.stop_run(given_up, mode="kill")
     one.wait(given_up, "cancelled")
     one.wait_event(deaf, "output")
     children = psutil.Process(one.process.pid).children(recursive=True)
+    one.stop_run(stopped, reason="just before")
     began = time.monotonic()
     assert one.stop() == 0
     assert time.monotonic() - began < 0.3 + 0.3 + 5
     assert psutil.wait_procs(children, timeout=0)[1] == []
-    assert on_disk(one, never) == on_disk(one, swallow) == ("running", 0), "for the next start to deal with"
-    assert on_disk(one, deaf) == ("queued", 0)
-    assert on_disk(one, given_up) == ("cancelled", 0)
+    assert on_disk(one, never) == on_disk(one, swallow) == on_disk(one, deaf) == ("queued", 0)
+    assert on_disk(one, careless) == ("interrupted", 0)
+    assert on_disk(one, given_up) == on_disk(one, stopped) == ("cancelled", 0)
+
+    one.start()
+    for run_id in (never, swallow):
+        assert released(one, run_id), one.get(run_id)
+        run = one.wait(run_id, "running")
+        assert (run["recoveries"], run["attempt"], run["epoch"]) == (0, 1, 2), "a drain is no crash"
+    run = well_ended(one, stopped)
+    assert (run["cancel"]["reason"], run["abandoned"]) == ("just before", "thread")
+    one.kill()
 
 
 def test_a_second_signal_hurries(daemon: Make) -> None:
