@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from latticed.engine.execution import Execution
-from latticed.engine.journal import SEAL, Branch
+from latticed.engine.journal import Branch
 from latticed.engine.lasting import unbroken
 from latticed.engine.waiting import Wait, Waits
 from latticed.errors import Cancelled, Misuse, Suspended, Unwind
-from latticed.models.records import StepRecord
+from latticed.models.records import LINE, StepRecord
 
 current_branch: ContextVar[Branch] = ContextVar("latticed_branch")
 step_key: ContextVar[str | None] = ContextVar("latticed_step_key", default=None)
@@ -168,9 +168,16 @@ class Entry:
 
     async def seal(self, branch: Branch) -> None:
         """A branch has ended: what it said after its last record is not said again if others make the run wait."""
-        last = self.x.journal.last(branch.path)
-        if branch.said and last is not None:
-            await self.write(last._replace(ref=SEAL))
+        if branch.said:
+            x = self.x
+            now, before = x.clock.now(), x.journal.ended(branch.path)
+            number = x.journal.number() if before is None else before.n
+            await self.write(
+                StepRecord(
+                    number, LINE, branch.path, "", 0, "ok", x.row.attempt, x.row.epoch, now, now, None, b"null",
+                    b"null",
+                )
+            )  # fmt: skip
 
 
 class Shield:

@@ -207,7 +207,7 @@ class Executor:
 
     async def drain(self, seconds: float, kill_seconds: float, hurry: asyncio.Event) -> None:
         """Gives every run back: after its step under way, or after `seconds` without that; all are then released or
-        interrupted on disk, with what does not end given up. Returns at the latest `kill_seconds` and a little later."""
+        interrupted on disk, also what does not end. Returns at the latest `kill_seconds` and a little later."""
         self.draining = True
         for execution in self._under_way():
             execution.drain()

@@ -9,10 +9,8 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from latticed.errors import JournalConflict
-from latticed.models.records import StepRecord
+from latticed.models.records import LINE, StepRecord
 
-SEAL = "end"
-"""The `ref` of a branch's last record once the branch has ended, and all that it said is on disk."""
 NONE_BEGUN: Mapping[int, int] = MappingProxyType({})
 
 
@@ -20,13 +18,13 @@ class Branch:
     """One line of execution: the main one, or one of a gather's."""
 
     __slots__ = (
-        "_begun", "_last", "_occurrences", "_remade", "busy", "closed", "cursor", "gathers", "known", "ordered",
-        "parent", "path", "records", "said",
+        "_begun", "_ended", "_left", "_occurrences", "_remade", "_seen", "busy", "closed", "cursor", "gathers",
+        "known", "ordered", "parent", "path", "records", "said",
     )  # fmt: skip
 
     def __init__(
         self, path: str, records: list[StepRecord], parent: "Branch | None" = None,
-        remade: frozenset[int] = frozenset(), begun: Mapping[int, int] = NONE_BEGUN,
+        remade: frozenset[int] = frozenset(), begun: Mapping[int, int] = NONE_BEGUN, ended: int | None = None,
     ) -> None:  # fmt: skip
         self.path = path
         self.records = records
@@ -44,7 +42,11 @@ class Branch:
         self._occurrences: dict[tuple[str, str], int] = {}
         self._remade = remade
         self._begun = begun
-        self._last: int | None = None
+        self._ended = ended
+        """The attempt in which it ended with all that it said on disk."""
+        self._seen: set[int] = set()
+        self._left: set[int] | None = None
+        """What this attempt has recorded here and has not asked for yet; known once somebody wants to."""
         if not self.ordered:
             self.loosen()
 
@@ -57,6 +59,10 @@ class Branch:
         occurrence = self._occurrences.get((kind, name), 0)
         record = self._find(kind, name, occurrence)
         self._occurrences[kind, name] = occurrence + 1
+        if record is not None:
+            self._seen.add(record.n)
+            if self._left is not None:
+                self._left.discard(record.n)
         return occurrence, record
 
     def _find(self, kind: str, name: str, occurrence: int) -> StepRecord | None:
@@ -83,15 +89,12 @@ class Branch:
 
     def replays(self, attempt: int) -> bool:
         """Whether what happens here now has happened before in this attempt: a later record of it is there."""
-        if self._last is None:
-            mine = [index for index, record in enumerate(self.records) if record.attempt == attempt]
-            sealed = bool(mine) and self.records[mine[-1]].ref == SEAL
-            self._last = len(self.records) if sealed else mine[-1] if mine else -1
-        if self.ordered:
-            if self.cursor <= self._last:
-                return True
-            if any(gather >= self.gathers and latest == attempt for gather, latest in self._begun.items()):
-                return True
+        if self._left is None:
+            self._left = {record.n for record in self.records if record.attempt == attempt} - self._seen
+        if self._ended == attempt or self._left:
+            return True
+        if any(gather >= self.gathers and latest == attempt for gather, latest in self._begun.items()):
+            return True
         return self.parent is not None and self.parent.replays(attempt)
 
 
@@ -101,6 +104,7 @@ class Journal:
     def __init__(self, records: Iterable[StepRecord]) -> None:
         self.records: dict[int, StepRecord] = {}
         self._branches: dict[str, list[StepRecord]] = {}
+        self._ended: dict[str, StepRecord] = {}
         self._remade: frozenset[int] = frozenset()
         self._begun: dict[str, dict[int, int]] = {}
         self._last = 0
@@ -109,6 +113,10 @@ class Journal:
 
     def add(self, record: StepRecord) -> None:
         """Takes in a record that is on disk, in the place of an older one with its number."""
+        self._last = max(self._last, record.n)
+        if record.kind == LINE:
+            self._ended[record.branch] = record
+            return
         old = self.records.get(record.n)
         branch = self._branches.setdefault(record.branch, [])
         if old is None:
@@ -116,24 +124,22 @@ class Journal:
         else:
             branch[branch.index(old)] = record
         self.records[record.n] = record
-        self._last = max(self._last, record.n)
 
     def number(self) -> int:
         """The number of the next record."""
         self._last += 1
         return self._last
 
-    def last(self, path: str) -> StepRecord | None:
-        """The newest record of a branch."""
-        records = self._branches.get(path)
-        return records[-1] if records else None
+    def ended(self, path: str) -> StepRecord | None:
+        """What says that a branch has ended."""
+        return self._ended.get(path)
 
     def branch(self, path: str, parent: Branch | None = None) -> Branch:
         """A branch at its beginning; it keeps its own view of what was recorded before."""
         if parent is None:
             self._survey()
-        records, begun = self._branches.get(path, ()), self._begun.get(path, NONE_BEGUN)
-        return Branch(path, list(records), parent, self._remade, begun)
+        records, begun, ended = self._branches.get(path, ()), self._begun.get(path, NONE_BEGUN), self.ended(path)
+        return Branch(path, list(records), parent, self._remade, begun, None if ended is None else ended.attempt)
 
     def _survey(self) -> None:
         """Finds out which records were made anew, since what was recorded after them in an earlier attempt may be off
@@ -147,8 +153,9 @@ class Journal:
             earliest = attempt if earliest is None else min(attempt, earliest)
         self._remade = frozenset(remade)
         self._begun = {}
-        for path, records in self._branches.items():
-            latest = max(record.attempt for record in records)
+        for path in self._branches.keys() | self._ended.keys():
+            mine = [*self._branches.get(path, ()), *filter(None, (self.ended(path),))]
+            latest = max(record.attempt for record in mine)
             parent = ""
             for line in path.split("/")[:-1]:
                 gather = int(line.partition(".")[0])

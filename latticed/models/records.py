@@ -93,6 +93,10 @@ def event(type: str, at: int, /, **data: Any) -> NewEvent:
     return NewEvent(type, at, orjson.dumps(data))
 
 
+LINE = "line"
+"""The kind of the record that says that a gather's line has ended. Nobody asks for it, and nobody is shown it."""
+
+
 class StepRecord(NamedTuple):
     """A record of the journal, as it is written."""
 

@@ -9,7 +9,7 @@ from latticed import ids
 from latticed.clock import to_text
 from latticed.errors import Busy, Conflict, NotFound
 from latticed.models.people import Answer, Principal
-from latticed.models.records import Birth, EventRecord, Once, StepRecord, event
+from latticed.models.records import LINE, Birth, EventRecord, Once, StepRecord, event
 from latticed.models.views import approval_view, run_view, step_view
 from latticed.states import TERMINAL, Status
 from latticed.store import dialects as d
@@ -101,7 +101,8 @@ class FacadeSide(PeopleSide):
 
     async def list_steps(self, run_id: str, after: int, limit: int) -> list[dict[str, Any]]:
         """The journal, oldest first, each as models.runs.Step."""
-        statement = select(steps).where(steps.c.run_id == run_id, steps.c.n > after).order_by(steps.c.n).limit(limit)
+        shown = (steps.c.run_id == run_id, steps.c.n > after, steps.c.kind != LINE)
+        statement = select(steps).where(*shown).order_by(steps.c.n).limit(limit)
         return [step_view(row) for row in await self.read(statement)]
 
     async def copy_journal(self, run_id: str, before: int) -> list[StepRecord]:

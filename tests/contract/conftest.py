@@ -19,6 +19,7 @@ FILES = (
     "bad_user_code",
     "bad_endings",
     "reruns",
+    "replay",
 )
 PARK = 0.1
 """How long runs wait in place on these daemons, in seconds."""

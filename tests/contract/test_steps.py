@@ -111,44 +111,6 @@ def test_a_step_key_is_of_its_step_alone_and_the_same_in_each_attempt(quick: Dae
 # --- events ----------------------------------------------------------------------------------------------------------
 
 
-async def teller(ctx: Any, goal: str, inputs: dict[str, Any]) -> Any:
-    async def say(what: str) -> None:
-        await ctx.emit("x.inside", what=what)
-
-    async def line(index: int) -> None:
-        await ctx.log(f"line {index}")
-        await ctx.step("line", say, f"line {index}")
-        await ctx.progress(index, 2, "line")
-        await ctx.sleep(LONG * (1 + index))
-        await ctx.log(f"line {index} ends")
-
-    await ctx.log("first")
-    await ctx.step("one", say, "one")
-    await ctx.progress(1, 3, "one is done")
-    await ctx.sleep(LONG)
-    await ctx.log("slept")
-    await ctx.gather(line(0), line(1))
-    await ctx.log("waits")
-    await ctx.wait_signal("go")
-    await ctx.log("last")
-
-
-def test_replay_emits_no_events(quick: Daemon) -> None:
-    run_id = quick.post_run("teller")["id"]
-    wait_until(lambda: (quick.get(run_id)["pause"] or {}).get("facts") == ["signal:go"])
-    quick.client.post(quick.path(f"runs/{run_id}/signals/other"), json={})
-    quick.client.post(quick.path(f"runs/{run_id}/signals/go"), json={})
-    run = quick.wait(run_id)
-    assert (run["status"], run["epoch"]) == ("ok", 5), "it was entered several times"
-    told = [event["data"]["message"] for event in quick.events(run_id, "log")]
-    assert sorted(told) == sorted(
-        ["first", "slept", "line 0", "line 1", "line 0 ends", "line 1 ends", "waits", "last"]
-    )  # fmt: skip
-    assert [event["data"]["message"] for event in quick.events(run_id, "progress")] == ["one is done", "line", "line"]
-    assert sorted(e["data"]["what"] for e in quick.events(run_id, "x.inside")) == ["line 0", "line 1", "one"]
-    assert len(quick.events(run_id, "step.started")) == len(quick.events(run_id, "step.finished")) == 3
-
-
 async def flaking(ctx: Any, goal: str, inputs: dict[str, Any]) -> Any:
     tries = 0
 

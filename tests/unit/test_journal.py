@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latticed.engine.journal import SEAL, Branch, Journal
+from latticed.engine.journal import Branch, Journal
 from latticed.errors import JournalConflict
-from latticed.models.records import StepRecord
+from latticed.models.records import LINE, StepRecord
 
 quickly = settings(deadline=None, max_examples=60)
 
@@ -198,18 +198,32 @@ def test_what_is_made_anew_may_be_followed_by_something_else(
     assert len(again) == len(first_run(after, 0))
 
 
-def test_a_sealed_branch_has_told_all_it_had_to_tell() -> None:
-    open_ended = [recorded(1, "0.0/", "a", 0), recorded(2, "0.1/", "a", 0)]
-    for seal in (None, SEAL):
-        journal = Journal([open_ended[0]._replace(ref=seal), open_ended[1]])
+def test_a_line_that_has_ended_has_told_all_it_had_to_tell() -> None:
+    begun = [recorded(1, "0.0/", "a", 0), recorded(2, "0.2/", "a", 0)]
+    ends = [recorded(3 + line, f"0.{line}/", "", 0, kind=LINE) for line in (0, 1)]
+    for records in (begun, begun + ends):
+        journal = Journal(records)
         main = journal.branch("")
         assert main.replays(1)
         main.gathers += 1
         assert not main.replays(1)
-        line = journal.branch("0.0/", main)
-        assert line.replays(1)
-        line.next("step", "a")
-        assert line.replays(1) == (seal == SEAL)
+        with_step, without = (journal.branch(f"0.{line}/", main) for line in (0, 1))
+        assert with_step.replays(1)
+        with_step.next("step", "a")
+        assert with_step.replays(1) == without.replays(1) == (records != begun)
+        assert not with_step.replays(2)
+        assert without.next("step", "b") == (0, None), "in another attempt it may ask for something"
+        assert journal.number() == len(records) + 1
+
+
+def test_what_is_told_after_a_record_that_was_made_anew_is_not_told_again() -> None:
+    journal = Journal([recorded(1, "", "a", 0, attempt=2), recorded(2, "", "b", 0), recorded(3, "", "c", 0, attempt=2)])
+    main = journal.branch("")
+    main.next("step", "a")
+    assert not main.ordered
+    assert main.replays(2)
+    main.next("step", "c")
+    assert not main.replays(2)
 
 
 def test_a_record_takes_the_place_of_the_one_with_its_number() -> None:
@@ -217,6 +231,4 @@ def test_a_record_takes_the_place_of_the_one_with_its_number() -> None:
     journal.add(recorded(1, "", "a", 0))
     branch = journal.branch("")
     assert [branch.next("step", name)[1].status for name in "ab"] == ["ok", "ok"]  # type: ignore[union-attr]
-    assert journal.last("") == recorded(2, "", "b", 0)
-    assert journal.last("0.0/") is None
     assert journal.number() == 3
