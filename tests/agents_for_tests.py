@@ -57,6 +57,25 @@ async def awaiter(ctx: Context, goal: str, inputs: Inputs) -> None:
         leave(inputs, f"{ctx.run_id} ended")
 
 
+async def hurried(ctx: Context, goal: str, inputs: Inputs) -> str:
+    """Works until the file `gate` is there, gives up while the outcome is being recorded, and sleeps."""
+
+    async def work() -> str:
+        leave(inputs, f"{ctx.run_id} works")
+        while not os.path.exists(inputs["gate"]):
+            await pause(0.01)
+        limit.reschedule(asyncio.get_running_loop().time() + 0.1)
+        return "worked"
+
+    try:
+        async with asyncio.timeout(None) as limit:
+            await ctx.step("work", work)
+    except TimeoutError:
+        leave(inputs, f"{ctx.run_id} gave up")
+    await ctx.sleep(0.3)
+    return str(await ctx.step("more", lambda: "more"))
+
+
 async def stepper_long(ctx: Context, goal: str, inputs: Inputs) -> None:
     """A step that awaits for ever, after one that ends."""
     await ctx.step("short", lambda: "done")

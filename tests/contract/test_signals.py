@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from latticed.errors import RunError, SignalTimeout
+from tests.agents_for_tests import pause
 from tests.conftest import Daemon, wait_until
 from tests.contract.conftest import PARK
 from tests.contract.test_steps import LONG, ended, left, lines
@@ -43,6 +44,28 @@ def test_signals_are_kept_and_come_in_order(quick: Daemon, tmp_path: Path) -> No
 async def naps_first(ctx: Any, goal: str, inputs: dict[str, Any]) -> list[Any]:
     await ctx.sleep(LONG)
     return [await ctx.wait_signal("go") for _ in range(inputs["n"])]
+
+
+async def takes_and_works(ctx: Any, goal: str, inputs: dict[str, Any]) -> list[Any]:
+    heard = [await ctx.wait_signal("go"), await ctx.wait_signal("go")]
+    left(ctx, inputs, "heard")
+    await ctx.step("works", pause, 0 if len(lines(Path(inputs["effects"]))) > 1 else 60)
+    return heard
+
+
+def test_a_run_that_begins_anew_gets_its_signals_again(doomed: Daemon, tmp_path: Path) -> None:
+    effects = tmp_path / "effects"
+    asked = {"inputs": {"effects": str(effects)}, "recovery": "requeue"}
+    run_id = doomed.post_run("takes_and_works", **asked)["id"]
+    for number in (1, 2):
+        send(doomed, run_id, "go", number)
+    wait_until(lambda: lines(effects) == ["heard"])
+    send(doomed, run_id, "go", 3)
+    doomed.kill()
+    doomed.start()
+    assert doomed.wait(run_id, "ok")["output"] == [1, 2]
+    assert lines(effects) == ["heard", "heard"]
+    assert [event["data"]["policy"] for event in doomed.events(run_id, "run.recovered")] == ["requeue"]
 
 
 def test_a_run_that_waits_for_a_signal_is_unwound_and_woken(quick: Daemon, tmp_path: Path) -> None:

@@ -185,6 +185,26 @@ def test_a_cancel_and_a_drain_survive_that_the_store_is_away(daemon: Make) -> No
     assert well_ended(one, held, "ok")["epoch"] == 2
 
 
+def test_an_outcome_is_recorded_also_if_the_code_gave_up_waiting_for_that(daemon: Make, tmp_path: Path) -> None:
+    one = daemon(config={"store": {"busy_seconds": BUSY_SECONDS}, "runs": {"park_seconds": 0.1}})
+    effects, gate = tmp_path / "effects", tmp_path / "gate"
+    run_id = begun(one, "hurried", {"effects": str(effects), "gate": str(gate)})
+    wait_until(lambda: lines(effects) == ["works"])
+    with locked(one):
+        gate.touch()
+        # The first is of the commit that is given up, and none would follow if nobody wrote the outcome any more.
+        wait_until(
+            lambda: [line["event"] for line in one.log_lines if line.get("run") == run_id].count("store_away") > 2
+        )
+        assert lines(effects) == ["works"]
+    run = well_ended(one, run_id, "ok")
+    assert (run["output"], run["epoch"]) == ("more", 2)
+    assert lines(effects) == ["works", "gave up"], "the step did not run again, and had its outcome when asked again"
+    assert [(step["name"], step["status"]) for step in one.steps(run_id) if step["kind"] == "step"] == [
+        ("work", "ok"), ("more", "ok"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("pragma", ["query_only = ON", "mode=ro"])
 def test_a_store_that_is_read_only_is_away_and_says_so(tmp_path: Path, pragma: str) -> None:
     path = tmp_path / "some.db"
