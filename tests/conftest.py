@@ -10,7 +10,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx2
@@ -61,6 +63,17 @@ def to_toml(tables: Mapping[str, Any], path: str = "") -> str:
     return "\n".join(lines)
 
 
+@cache
+def empty_database() -> bytes:
+    """A database without runs. Most daemons begin with a copy, since to make one is half of a first start."""
+    with TemporaryDirectory() as directory:
+        command = [sys.executable, "-m", "latticed.cli.daemon", "migrate", "--state-dir", directory]
+        subprocess.run(
+            command, env=os.environ | {"LATTICED_CONFIG": os.devnull}, cwd=ROOT, check=True, capture_output=True
+        )
+        return Path(directory, "latticed.db").read_bytes()
+
+
 def _has_ended(process: psutil.Process) -> bool:
     """Also if whoever has inherited it takes its time to notice."""
     try:
@@ -80,13 +93,16 @@ class Daemon:
         args: tuple[str, ...] = (),
         state_dir: Path | None = None,
         sockets: tuple[socket.socket, ...] = (),
+        *,
+        bare: bool = False,
     ) -> None:
-        """`sockets` are handed over as systemd does it: numbered from 3, and the process knows that it is meant."""
+        """`sockets` are handed over as systemd does it: numbered from 3, and the process knows that it is meant. A
+        `bare` one has to make its database by itself."""
         home.mkdir(parents=True, exist_ok=True)
         self.home, self.state_dir = home, state_dir or home / "state"
         self.config_file, self.log_file = home / "latticed.toml", home / "log"
         self.env, self.args, self.sockets = dict(env or {}), args, sockets
-        self.workspace = "default"
+        self.workspace, self._bare = "default", bare
         self._started: list[subprocess.Popen[bytes]] = []
         self._client: httpx2.Client | None = None
         self._stranger: httpx2.Client | None = None
@@ -128,6 +144,9 @@ class Daemon:
         """Starts the process and does not wait for it."""
         assert not self.running, "it runs already"
         (self.state_dir / "address").unlink(missing_ok=True)
+        if not self._bare and not self.state_dir.exists():
+            self.state_dir.mkdir(mode=0o700, parents=True)
+            (self.state_dir / "latticed.db").write_bytes(empty_database())
         with self.log_file.open("ab") as log:
             process = subprocess.Popen(
                 self.command,

@@ -33,7 +33,7 @@ class Rig:
     """A daemon, the ledger of its clients, and the file into which all effects go."""
 
     def __init__(self, home: Path, seed: str) -> None:
-        self.daemon = Daemon(home, CONFIG)
+        self.daemon = Daemon(home, CONFIG, bare=True)
         self.ledger = Ledger()
         self.effects = home / "effects"
         self.died_at = home / "died_at"

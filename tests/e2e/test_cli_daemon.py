@@ -112,7 +112,7 @@ Make = Callable[..., Daemon]
 
 
 def test_when_it_serves_it_says_where_and_keeps_its_state_to_itself(daemon: Make) -> None:
-    one = daemon()
+    one = daemon(bare=True)
     address = (one.state_dir / "address").read_text()
     assert address.startswith("http://127.0.0.1:")
     assert address.count("\n") == 1
