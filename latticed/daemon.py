@@ -16,7 +16,7 @@ import uvloop
 
 from latticed import __version__, log, plugins
 from latticed.agents.orphans import kill_orphans
-from latticed.api import JoiningProtocol
+from latticed.api import protocol
 from latticed.api.app import create_app
 from latticed.api.exchange import Settings
 from latticed.broker import open_broker
@@ -271,14 +271,15 @@ def _server(daemon: Daemon, config: Config) -> _Server:
         daemon.lattice,
         Settings(
             request_limit_bytes=config.server.request_limit_bytes,
+            request_seconds=config.server.request_seconds,
             ping_seconds=config.server.ping_seconds,
             version=__version__,
         ),
     )
     return _Server(
         uvicorn.Config(
-            app, http=JoiningProtocol, ws="none", lifespan="off", access_log=False, log_config=None,
-            proxy_headers=False, server_header=False, date_header=True, backlog=2048,
+            app, http=protocol(config.server.request_seconds), ws="none", lifespan="off", access_log=False,
+            log_config=None, proxy_headers=False, server_header=False, date_header=True, backlog=2048,
             timeout_graceful_shutdown=int(GOODBYE_SECONDS),
             timeout_keep_alive=75, h11_max_incomplete_event_size=64 * 1024,
         )

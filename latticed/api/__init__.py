@@ -2,6 +2,6 @@
 
 from latticed.api.app import create_app
 from latticed.api.exchange import Settings
-from latticed.api.server import JoiningProtocol
+from latticed.api.server import protocol
 
-__all__ = ["JoiningProtocol", "Settings", "create_app"]
+__all__ = ["Settings", "create_app", "protocol"]

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from latticed.api import openapi, pages
 from latticed.api.auth import ANYONE, authenticate, authorise, need_own_page
-from latticed.api.body import Gone, Undrained, read_body, understand
+from latticed.api.body import Gone, TooSlow, Undrained, read_body, understand
 from latticed.api.exchange import NO_SNIFFING, NO_STORE, Call, Reply, Route, Settings, Site, problem_reply
 from latticed.api.matcher import PARAMETERS, Matcher, MethodNotAllowed, check_parameters
 from latticed.api.queries import parse_query
@@ -43,6 +43,7 @@ class Endpoint(BaseRoute):
         self._site = site
         self._lattice = site.lattice
         self._limit = site.settings.request_limit_bytes
+        self._seconds = site.settings.request_seconds
         self._matcher = Matcher(ROUTES)
         self._boot = secrets.token_hex(4)
         self._count = itertools.count(1)
@@ -96,8 +97,9 @@ class Endpoint(BaseRoute):
             sent: Any = None
             if route.body is not None:
                 raw = await read_body(
-                    receive, headers.get(b"content-length"), self._limit, waits_for_leave=b"expect" in headers
-                )
+                    receive, headers.get(b"content-length"), self._limit, waits_for_leave=b"expect" in headers,
+                    seconds=self._seconds,
+                )  # fmt: skip
                 sent, body = understand(raw, route.body, optional=route.body_optional)
             call = Call(
                 lattice=self._lattice,
@@ -130,7 +132,7 @@ def _told(error: LatticedError) -> Reply:
     """An error as an answer, with the headers that its kind asks for."""
     if isinstance(error, MethodNotAllowed):
         return problem_reply(error, (b"allow", error.allowed.encode()))
-    if isinstance(error, Undrained):
+    if isinstance(error, (TooSlow, Undrained)):
         return problem_reply(error, (b"connection", b"close"))
     return problem_reply(error)
 

@@ -1,5 +1,6 @@
 """Request bodies: read within a limit, understood as JSON, validated by a model."""
 
+import asyncio
 import re
 from typing import Any, TypeVar
 
@@ -23,12 +24,18 @@ class Undrained(TooLarge):
     """The body is far larger than allowed."""
 
 
+class TooSlow(Unreadable):
+    """The body did not come in time."""
+
+
 class Gone(Exception):
     """The client went away before its request was whole."""
 
 
-async def read_body(receive: Receive, declared: bytes | None, limit: int, *, waits_for_leave: bool = False) -> bytes:
-    """The whole body, of at most `limit` bytes.
+async def read_body(
+    receive: Receive, declared: bytes | None, limit: int, *, waits_for_leave: bool = False, seconds: float | None = None
+) -> bytes:
+    """The whole body, of at most `limit` bytes, which must have come within so many `seconds`.
 
     `declared` is the Content-Length; `waits_for_leave` that the client sent `Expect: 100-continue` and so has not
     begun to send.
@@ -36,8 +43,17 @@ async def read_body(receive: Receive, declared: bytes | None, limit: int, *, wai
     Raises:
         TooLarge: the body was larger, and what came of it was read and dropped.
         Undrained: it is so much larger that it was left where it is; the connection must be closed.
+        TooSlow: it took too long; the connection must be closed.
         Gone: the client went away.
     """
+    try:
+        async with asyncio.timeout(seconds):
+            return await _read(receive, declared, limit, waits_for_leave)
+    except TimeoutError:
+        raise TooSlow(f"the body did not come within {seconds:g} s") from None
+
+
+async def _read(receive: Receive, declared: bytes | None, limit: int, waits_for_leave: bool) -> bytes:
     most = limit + DRAIN_BYTES
     if declared is not None and len(declared) > 6 and declared.isdigit():
         length = int(declared[:20])

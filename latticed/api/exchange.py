@@ -35,6 +35,7 @@ class Settings:
     """What the door is told by the configuration."""
 
     request_limit_bytes: int = 1024 * 1024
+    request_seconds: float = 30.0
     ping_seconds: float = 15.0
     version: str = "0"
 

@@ -1,7 +1,7 @@
-"""uvicorn's protocol with one system call an answer in place of two."""
+"""uvicorn's protocol with one system call an answer in place of two, and with a limit on the time a head may take."""
 
 import asyncio
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -46,7 +46,57 @@ class JoiningTransport:
 
 
 class JoiningProtocol(HttpToolsProtocol):
-    """What the daemon gives to uvicorn as `http`."""
+    """What the daemon gives to uvicorn as `http`.
+
+    A request whose head does not come in time is answered 400, a connection on which nothing comes is closed. A body
+    is waited for by whoever reads it (`body.py`).
+    """
+
+    head_seconds: ClassVar[float] = 30.0
+    _in_head = True
+    _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(cast(asyncio.Transport, JoiningTransport(transport, self.loop)))
+        self._patience = self.loop.call_later(self.head_seconds, self._too_slow)
+
+    def data_received(self, data: bytes) -> None:
+        """As uvicorn's. Most heads come whole, and cost no timer but the connection's first."""
+        super().data_received(data)
+        if not self._in_head:
+            self._stop_waiting()
+        elif self._patience is None:
+            self._patience = self.loop.call_later(self.head_seconds, self._too_slow)
+
+    def on_message_begin(self) -> None:
+        """As uvicorn's."""
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """As uvicorn's."""
+        self._in_head = False
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As uvicorn's."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _too_slow(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:  # An answer is under way, before which it came.
+            self._patience = self.loop.call_later(self.head_seconds, self._too_slow)
+        elif self.scope is None:
+            self.transport.close()
+        elif not self.transport.is_closing():
+            self.send_400_response(f"The head of the request did not come within {self.head_seconds:g} s.")
+
+
+def protocol(head_seconds: float) -> type[JoiningProtocol]:
+    """The protocol with this limit on the time that a request's head may take to come."""
+    return type("Protocol", (JoiningProtocol,), {"head_seconds": head_seconds})

@@ -27,6 +27,7 @@ class ServerConfig(Table):
     port: Annotated[int, Field(ge=0, le=65535)] = 8700
     unix_socket: Path | None = None
     request_limit_bytes: Bytes = 1 << 20
+    request_seconds: Seconds = 30.0
     ping_seconds: Seconds = 15.0
     allow_public: bool = False
 

@@ -5,8 +5,7 @@ from typing import Any, cast
 
 import uvicorn
 
-from latticed.api import JoiningProtocol
-from latticed.api.server import JoiningTransport
+from latticed.api.server import JoiningProtocol, JoiningTransport
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
