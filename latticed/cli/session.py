@@ -24,7 +24,9 @@ INTERRUPTED = 130
 PIPE_CLOSED = 141
 """The exit code if nobody reads stdout any more: 128 and the number of SIGPIPE, as shells have it."""
 
-ApiUrl = Annotated[str | None, typer.Option("--api-url", "-u", metavar="URL", help="The daemon's address.")]
+ApiUrl = Annotated[
+    str | None, typer.Option("--api-url", "-u", metavar="URL", help="The daemon's address, or unix:PATH.")
+]
 Token = Annotated[str | None, typer.Option("--token", "-t", metavar="TEXT", help="The token to use.")]
 Workspace = Annotated[str | None, typer.Option("--workspace", "-w", metavar="NAME", help="The workspace to work in.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

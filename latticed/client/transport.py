@@ -41,8 +41,8 @@ def path(*segments: str) -> str:
         raise NotFound(f"there is nothing called {segments[-1]!r}") from error
 
 
-def problem(response: httpx2.Response) -> LatticedError:
-    """An answer that is not a success → the exception it stands for, by its `code`, else by its status."""
+def problem(response: httpx2.Response, origin: str) -> LatticedError:
+    """An answer of `origin` that is not a success → the exception it stands for, by its `code`, else by its status."""
     try:
         document = response.json()
     except ValueError:
@@ -58,7 +58,6 @@ def problem(response: httpx2.Response) -> LatticedError:
     if not isinstance(detail, str):
         detail = None
     if known is None:
-        origin = f"{response.url.scheme}://{response.url.netloc.decode('ascii', 'replace')}"
         said = f": {detail}" if detail else "; is that a latticed daemon?"
         detail = f"{origin} answered {status} {response.reason_phrase}".rstrip() + said
     if issubclass(cls, Busy):
@@ -77,12 +76,12 @@ class Transport:
     """A pool of connections to one daemon, with one token.
 
     Args:
-        url: the daemon's address, such as `http://127.0.0.1:8700`.
+        url: the daemon's address, such as `http://127.0.0.1:8700` or `unix:/run/latticed/latticed.sock`.
         token: sent as `Authorization: Bearer`; None sends nothing.
         answer_seconds: how long the daemon may be silent before an answer is given up.
 
     Raises:
-        Invalid: `url` is not an http or https address.
+        Invalid: `url` is not an http or https address, and no Unix socket's.
     """
 
     def __init__(self, url: str, token: str | None, answer_seconds: float = ANSWER_SECONDS) -> None:
@@ -93,8 +92,9 @@ class Transport:
             if not (token.isascii() and token.isprintable()):
                 raise Invalid("the token holds characters that no token has; was it copied whole?")
             headers["Authorization"] = f"Bearer {token}"
+        socket = _socket_path(self.url)
         try:
-            parsed = httpx2.URL(self.url)
+            parsed = httpx2.URL(self.url if socket is None else "http://localhost")
         except httpx2.InvalidURL as error:
             raise _not_an_address(url) from error
         if parsed.scheme not in ("http", "https") or not parsed.host:
@@ -104,9 +104,10 @@ class Transport:
         if parsed.scheme == "http":
             verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._http = httpx2.Client(
-            base_url=self.url,
+            base_url=parsed,
             headers=headers,
             verify=verify,
+            transport=None if socket is None else httpx2.HTTPTransport(verify=verify, uds=socket),
             timeout=httpx2.Timeout(answer_seconds, connect=CONNECT_SECONDS),
             # A proxy in the environment is for the world outside, not for this machine's own daemon.
             trust_env=parsed.host not in ("127.0.0.1", "::1", "localhost"),
@@ -149,7 +150,7 @@ class Transport:
         except ValueError as error:  # not UTF-8, not a finite number, not ASCII in a header
             raise Invalid(f"this cannot be sent: {error}") from error
         if not response.is_success:
-            raise problem(response)
+            raise problem(response, self.url)
         if not response.content:
             return None
         try:
@@ -202,7 +203,7 @@ class Transport:
                     return
                 if not response.is_success:
                     response.read()
-                    raise problem(response)
+                    raise problem(response, self.url)
                 if not response.headers.get("content-type", "").startswith("text/event-stream"):
                     raise Internal(f"{self.url} did not answer with an event stream; is that a latticed daemon?")
                 response.encoding = "utf-8"  # an event stream is always UTF-8 (WHATWG HTML, 9.2.5)
@@ -226,8 +227,20 @@ class Transport:
         return Unavailable(f"{what}; look whether it took effect before you send it again")
 
 
+def _socket_path(url: str) -> str | None:
+    """The path of a Unix socket's address: `unix:/path`, or `unix:///path` as others write it."""
+    scheme, _, path = url.partition(":")
+    if scheme != "unix":
+        return None
+    if not path:
+        raise _not_an_address(url)
+    return path.removeprefix("//")
+
+
 def _not_an_address(url: str) -> Invalid:
-    return Invalid(f"{url!r} is not a daemon's address; one looks like http://127.0.0.1:8700")
+    return Invalid(
+        f"{url!r} is not a daemon's address; one looks like http://127.0.0.1:8700 or unix:/run/latticed/latticed.sock"
+    )
 
 
 def _given(params: Params | None) -> dict[str, Any]:

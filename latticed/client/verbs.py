@@ -27,7 +27,7 @@ class Client(PeopleVerbs):
     `Unavailable` if the daemon could not be reached.
 
     Args:
-        url: the daemon's address, such as `http://127.0.0.1:8700`.
+        url: the daemon's address, such as `http://127.0.0.1:8700` or `unix:/run/latticed/latticed.sock`.
         token: a token's text; None sends none, which only `healthz` and `readyz` accept.
         workspace: the workspace of every verb that needs one; `*` stands for all, for tokens and the audit trail.
         answer_seconds: how long the daemon may be silent before an answer is given up.

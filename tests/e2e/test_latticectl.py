@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +221,25 @@ def test_ctrl_c_leaves_the_run_going_and_says_so(ctl: Shell) -> None:
     assert said == f"latticectl: {run_id} goes on; stop it with: latticectl runs stop {run_id}\n"
     assert ctl.daemon.get(run_id)["status"] == "running"
     ctl("runs", "cancel", run_id)
+
+
+def test_a_daemon_on_a_unix_socket_is_found_by_its_address_and_followed(daemon: Callable[..., Daemon]) -> None:
+    one = daemon(start=False)
+    path = one.home / "door"
+    one.configure({"server": {"unix_socket": str(path)}})
+    one.start()
+    assert one.url == f"unix:{path}"
+    ctl = Shell(one)
+    assert ctl("whoami").startswith("admin: admin")
+    events = [json.loads(line) for line in ctl("run", "steps", "count", "--follow", "--json").splitlines()]
+    assert events[-1]["type"] == "run.finished"
+    del ctl.environment["LATTICED_STATE_DIR"]
+    for address in (f"unix:{path}", f"unix://{path}"):
+        assert "echo" in ctl("agents", "list", "-u", address, "-t", one.token)
+    refused = ctl.run("runs", "show", "run_unknown", "-u", f"unix:{path}", "-t", one.token)
+    assert refused.returncode == 4
+    one.kill()
+    gone = ctl.run("whoami", "-u", f"unix:{path}", "-t", "any")
+    assert gone.returncode == 75
+    assert f"cannot reach unix:{path} (connection refused)" in gone.stderr
+    assert ctl.run("whoami", "-u", "unix:", "-t", "any").returncode == 2
