@@ -1,7 +1,7 @@
 """What the engine and the facade need of the outside, and what each guarantees."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from latticed.errors import Busy
@@ -62,12 +62,12 @@ class Store(Writes, Protocol):
         """How a run ended; None while it has not."""
         ...
 
-    async def ready_lanes(self) -> list[tuple[str, str]]:
+    async def ready_shares(self) -> list[tuple[str, str]]:
         """Each (queue, workspace) in which something can be claimed."""
         ...
 
     async def list_ready(self, queue: str, workspace: str, limit: int) -> list[ReadyEntry]:
-        """The first runs of a lane, in the order in which they are to be claimed."""
+        """The first runs of a share, in the order in which they are to be claimed."""
         ...
 
     async def due(self, now: int, limit: int) -> list[tuple[str, str]]:
@@ -92,10 +92,6 @@ class Store(Writes, Protocol):
 
     async def requeue(self, changes: Sequence[Change]) -> list[RunRow | None]:
         """Makes each change and, where it holds, empties the run's journal after its children have their cancel."""
-        ...
-
-    async def known_runs(self, ids: Collection[str]) -> set[str]:
-        """Which of these are runs of this store."""
         ...
 
 

@@ -2,8 +2,8 @@
 
 A queue goes round its workspaces, one run each; within a workspace the higher priority comes first, then the older
 run. Nothing is polled: what becomes claimable on disk is told here, and a slot that becomes free asks for more. Each
-lane (queue and workspace) keeps a window of the next runs in memory; what does not fit is on disk and read when the
-window runs low, so that a million queued runs cost no memory.
+share (a workspace's part of a queue) keeps a window of the next runs in memory; what does not fit is on disk and read
+when the window runs low, so that a million queued runs cost no memory.
 """
 
 import asyncio
@@ -30,12 +30,12 @@ log = structlog.get_logger()
 
 
 @dataclass(slots=True)
-class _Lane:
+class _Share:
     workspace: str
     heap: list[ReadyEntry] = field(default_factory=list)
     known: set[str] = field(default_factory=set)
     more: bool = False
-    """Whether the disk may hold runs of this lane that the window does not, all of them after `last`."""
+    """Whether the disk may hold runs of this share that the window does not, all of them after `last`."""
     last: ReadyEntry | None = None
     filling: bool = False
 
@@ -44,7 +44,7 @@ class _Lane:
 class _Queue:
     limit: int
     running: int = 0
-    lanes: dict[str, _Lane] = field(default_factory=dict)
+    shares: dict[str, _Share] = field(default_factory=dict)
     round: deque[str] = field(default_factory=deque)
 
 
@@ -84,10 +84,10 @@ class Dispatcher:
 
     async def fill(self) -> None:
         """Reads what can be claimed: at start, and when agents or queues have changed."""
-        for queue, workspace in await self._store.ready_lanes():
+        for queue, workspace in await self._store.ready_shares():
             if queue in self._queues:
-                lane = self._lane(self._queues[queue], workspace)
-                lane.more, lane.last = True, None
+                share = self._share(self._queues[queue], workspace)
+                share.more, share.last = True, None
         self.wake()
 
     def refill(self) -> None:
@@ -103,7 +103,7 @@ class Dispatcher:
                     entry = ReadyEntry(
                         -row.priority, row.id, row.target, row.kind, row.recoveries >= SUSPECT_RECOVERIES
                     )
-                    self._push(self._lane(queue, row.workspace), entry)
+                    self._push(self._share(queue, row.workspace), entry)
                     self.wake()
 
     def seize(self, birth: Birth) -> None:
@@ -116,7 +116,7 @@ class Dispatcher:
             or birth.due_at is not None
             or self.running >= self.concurrency
             or queue.running >= queue.limit
-            or any(lane.heap or lane.more or lane.filling for lane in queue.lanes.values())
+            or any(share.heap or share.more or share.filling for share in queue.shares.values())
             or self._registry.find(birth.kind, birth.target) is None
         ):
             return
@@ -146,24 +146,24 @@ class Dispatcher:
             )
         )  # fmt: skip
 
-    def _lane(self, queue: _Queue, workspace: str) -> _Lane:
-        lane = queue.lanes.get(workspace)
-        if lane is None:
-            lane = queue.lanes[workspace] = _Lane(workspace)
+    def _share(self, queue: _Queue, workspace: str) -> _Share:
+        share = queue.shares.get(workspace)
+        if share is None:
+            share = queue.shares[workspace] = _Share(workspace)
             queue.round.append(workspace)
-        return lane
+        return share
 
-    def _push(self, lane: _Lane, entry: ReadyEntry) -> None:
-        if entry.id in lane.known or entry.id in self.claiming:
+    def _push(self, share: _Share, entry: ReadyEntry) -> None:
+        if entry.id in share.known or entry.id in self.claiming:
             return
-        if len(lane.heap) >= 2 * WINDOW or (len(lane.heap) >= WINDOW and not lane.more):
-            lane.heap = heapq.nsmallest(WINDOW, lane.heap)
-            lane.known = {kept.id for kept in lane.heap}
-            lane.more, lane.last = True, lane.heap[-1]
-        if lane.more and lane.last is not None and entry > lane.last:
+        if len(share.heap) >= 2 * WINDOW or (len(share.heap) >= WINDOW and not share.more):
+            share.heap = heapq.nsmallest(WINDOW, share.heap)
+            share.known = {kept.id for kept in share.heap}
+            share.more, share.last = True, share.heap[-1]
+        if share.more and share.last is not None and entry > share.last:
             return  # Its turn comes after runs that only the disk knows.
-        lane.known.add(entry.id)
-        heapq.heappush(lane.heap, entry)
+        share.known.add(entry.id)
+        heapq.heappush(share.heap, entry)
 
     def wake(self) -> None:
         """Looks for something to start, once this turn of the event loop is over."""
@@ -211,54 +211,54 @@ class Dispatcher:
         for _ in range(len(queue.round)):
             workspace = queue.round[0]
             queue.round.rotate(-1)
-            lane = queue.lanes[workspace]
+            share = queue.shares[workspace]
             if workspace in self._removed:
-                del queue.lanes[workspace]
+                del queue.shares[workspace]
                 queue.round.remove(workspace)
                 continue
-            if lane.more and not lane.filling and len(lane.heap) < WINDOW // 2:
-                lane.filling = True
-                self._spawn(self._refill(queue, lane))
-            entry = self._pop(lane)
+            if share.more and not share.filling and len(share.heap) < WINDOW // 2:
+                share.filling = True
+                self._spawn(self._refill(queue, share))
+            entry = self._pop(share)
             if entry is not None:
                 return entry
-            if not lane.heap and not lane.more and not lane.filling:
-                del queue.lanes[workspace]
+            if not share.heap and not share.more and not share.filling:
+                del queue.shares[workspace]
                 queue.round.remove(workspace)
         return None
 
-    def _pop(self, lane: _Lane) -> ReadyEntry | None:
+    def _pop(self, share: _Share) -> ReadyEntry | None:
         held: list[ReadyEntry] = []
         found = None
-        while lane.heap and found is None:
-            entry = heapq.heappop(lane.heap)
+        while share.heap and found is None:
+            entry = heapq.heappop(share.heap)
             if entry.suspect and self._suspect is not None:
                 held.append(entry)
                 continue
             found = entry
-            lane.known.discard(entry.id)
+            share.known.discard(entry.id)
             if entry.suspect:
                 self._suspect = entry.id
         for entry in held:
-            heapq.heappush(lane.heap, entry)
+            heapq.heappush(share.heap, entry)
         return found
 
-    async def _refill(self, queue: _Queue, lane: _Lane) -> None:
+    async def _refill(self, queue: _Queue, share: _Share) -> None:
         name = next(name for name, known in self._queues.items() if known is queue)
         try:
-            lane.more, lane.last = False, None
-            found = await self._store.list_ready(name, lane.workspace, WINDOW)
+            share.more, share.last = False, None
+            found = await self._store.list_ready(name, share.workspace, WINDOW)
         except Exception:
-            lane.more = True
+            share.more = True
             self._loop.call_later(_STORE_AWAY_SECONDS, self.wake)
             raise
         finally:
-            lane.filling = False
+            share.filling = False
         if len(found) >= WINDOW:
-            lane.more, lane.last = True, found[-1]
+            share.more, share.last = True, found[-1]
         for entry in found:
             if self._registry.find(entry.kind, entry.target) is not None:
-                self._push(lane, entry)
+                self._push(share, entry)
         self.wake()
 
     async def _claim(self, picked: list[tuple[str, str]]) -> None:

@@ -1,7 +1,7 @@
 """What the engine asks of the store: claims, journals, what is due, what is orphaned."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -168,7 +168,7 @@ class EngineSide:
         output, error = rows[0].output, rows[0].error
         return Ending(rows[0].status, orjson.loads(output or b"null"), orjson.loads(error or b"null"))
 
-    async def ready_lanes(self) -> list[tuple[str, str]]:
+    async def ready_shares(self) -> list[tuple[str, str]]:
         """Each (queue, workspace) in which something can be claimed."""
         statement = (
             select(runs.c.queue, runs.c.workspace)
@@ -178,7 +178,7 @@ class EngineSide:
         return [(row[0], row[1]) for row in await self.read(statement)]
 
     async def list_ready(self, queue: str, workspace: str, limit: int) -> list[ReadyEntry]:
-        """The first `limit` runs of a lane that can be claimed, in the order in which they are to be."""
+        """The first `limit` runs of a share that can be claimed, in the order in which they are to be."""
         rows = await self.read(_READY.where(runs.c.queue == queue, runs.c.workspace == workspace).limit(limit))
         return [ReadyEntry(-r.priority, r.id, r.target, r.kind, r.recoveries >= 2) for r in rows]
 
@@ -260,11 +260,6 @@ class EngineSide:
             .group_by(runs.c.workspace, runs.c.queue, runs.c.status)
         )
         return [tuple(row) for row in await self.read(statement)]
-
-    async def known_runs(self, ids: Collection[str]) -> set[str]:
-        """Which of `ids` are runs of this store."""
-        statement = select(runs.c.id).where(runs.c.id.in_(d.id_set()))
-        return {row[0] for row in await self.read(statement, {"ids": d.json_list(ids)})}
 
     def bear(self, births: Sequence[Birth]) -> "asyncio.Future[list[RunRow]]":
         """Inserts runs as queued; they are on disk once this is done. What is ordered after it comes after it."""

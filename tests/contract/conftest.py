@@ -47,6 +47,15 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     yield from lived(Daemon(tmp_path_factory.mktemp("quick"), config=configuration()))
 
 
+@pytest.fixture
+def unharmed(quick: Daemon) -> Iterator[None]:
+    """The quick daemon goes on afterwards as if nothing had happened."""
+    yield
+    assert quick.post_run("echo", wait=10)["status"] == "ok"
+    assert quick.client.get("/readyz").status_code == 200
+    assert not [line for line in quick.log_lines if line["event"] == "executor_failed"]
+
+
 @pytest.fixture(scope="session")
 def doomed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """For tests that kill it and start it again."""

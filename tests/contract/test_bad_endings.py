@@ -4,7 +4,7 @@ import asyncio
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,14 +13,7 @@ from tests.agents_for_tests import forever, pause
 from tests.conftest import Daemon
 from tests.contract.test_steps import LONG, ended
 
-
-@pytest.fixture(autouse=True)
-def _unharmed(quick: Daemon) -> Iterator[None]:
-    """The daemon goes on as if nothing had happened."""
-    yield
-    assert quick.post_run("echo", wait=10)["status"] == "ok"
-    assert quick.client.get("/readyz").status_code == 200
-    assert not [line for line in quick.log_lines if line["event"] == "executor_failed"]
+pytestmark = pytest.mark.usefixtures("unharmed")
 
 
 # --- errors that are hard to tell ------------------------------------------------------------------------------------

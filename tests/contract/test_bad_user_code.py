@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -14,14 +14,7 @@ from tests.agents_for_tests import pause
 from tests.conftest import Daemon
 from tests.contract.test_steps import ended
 
-
-@pytest.fixture(autouse=True)
-def _unharmed(quick: Daemon) -> Iterator[None]:
-    """The daemon goes on as if nothing had happened."""
-    yield
-    assert quick.post_run("echo", wait=10)["status"] == "ok"
-    assert quick.client.get("/readyz").status_code == 200
-    assert not [line for line in quick.log_lines if line["event"] == "executor_failed"]
+pytestmark = pytest.mark.usefixtures("unharmed")
 
 
 def all_ended(one: Daemon, target: str, status: str, goals: Iterable[str], **inputs: Any) -> dict[str, dict[str, Any]]:
