@@ -170,7 +170,7 @@ class Transport:
             with self._http.stream("GET", where, params=_given(params), timeout=timeout) as response:
                 if not response.is_success:
                     response.read()
-                    raise problem(response)
+                    raise problem(response, self.url)
                 rest = b""
                 for chunk in response.iter_bytes():
                     *whole, rest = (rest + chunk).split(b"\n")
