@@ -7,7 +7,6 @@ import socket
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, NoReturn
 
 import structlog
@@ -33,6 +32,7 @@ from latticed.engine.scheduler import Scheduler
 from latticed.engine.threads import Threads
 from latticed.errors import Conflict, LatticedError
 from latticed.failpoints import hit
+from latticed.files import write_private, writing
 from latticed.heartbeat import Heartbeat
 from latticed.ids import BOOT, new
 from latticed.lattice import Lattice
@@ -203,7 +203,7 @@ async def _serve(config: Config, ready: Callable[[str], None] | None) -> NoRetur
     clock = SystemClock()
     store = await open_store(store_url(config), clock, busy_seconds=config.store.busy_seconds)
     address_file = config.state_dir / ADDRESS_FILE
-    with _writing(address_file):
+    with writing(address_file):
         address_file.unlink(missing_ok=True)  # Only now: until the lock was ours it may have been another's.
     daemon = Daemon(config, store, clock)
     await _first_start(config, store, clock, daemon.lattice)
@@ -221,7 +221,7 @@ async def _serve(config: Config, ready: Callable[[str], None] | None) -> NoRetur
         raise _CannotListen("the HTTP server did not start")
     hit("door.before_address")
     address = _address(sockets[0])
-    _write_private(address_file, address + "\n", 0o644)
+    write_private(address_file, address + "\n", 0o644)
     notifier.ready(address)
     heartbeat = Heartbeat(notifier, store)
     heartbeat.start()
@@ -323,36 +323,12 @@ async def _first_start(config: Config, store: Store, clock: Clock, lattice: Latt
     token_file = config.state_dir / ADMIN_TOKEN_FILE
     if not await store.has_tokens():  # The file first: if it is not followed by the row, the next start does both.
         text = new_token_text()
-        _write_private(token_file, text + "\n", 0o600)
+        write_private(token_file, text + "\n", 0o600)
         hit("token.after_file")
         await make_token(
             store, clock, workspace=EVERYWHERE, role="admin", name="admin", lanes=None, expires_seconds=None, by=DAEMON,
             text=text,
         )  # fmt: skip
-
-
-class _CannotWrite(LatticedError):
-    """A file of the state directory cannot be written."""
-
-
-@contextmanager
-def _writing(path: Path) -> Generator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise _CannotWrite(f"cannot write {path}: {error.strerror}") from error
-
-
-def _write_private(path: Path, text: str, mode: int) -> None:
-    """Writes a file that is either not there or whole."""
-    part = path.with_name(path.name + ".part")
-    with _writing(path):
-        part.unlink(missing_ok=True)
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
 
 
 def migrate(config: Config) -> str:
