@@ -19,6 +19,7 @@
     ├── ApprovalExpired           nobody answered in time
     ├── SignalTimeout             no signal came in time
     ├── ChildFailed               a child run did not end well
+    ├── Final             nothing would be gained by another attempt
     ├── JournalConflict           user code asked for its steps in another order than recorded
     └── Misuse                    the context was used in a way it does not allow
 
@@ -173,6 +174,14 @@ class ChildFailed(RunError):
         reason = (error or {}).get("message") or "no error recorded"
         super().__init__(f"child {run_id} ended {status}: {reason}", {"run_id": run_id, "status": status})
         self.run_id, self.status, self.error = run_id, status, error
+
+
+class Final(RunError):
+    """The run has failed, and another attempt would not help: it has used up its own, or is not to be repeated."""
+
+    def __init__(self, code: str, message: str, detail: Any = None) -> None:
+        super().__init__(message, detail)
+        self.code = code
 
 
 class JournalConflict(RunError):

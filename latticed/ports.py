@@ -133,7 +133,7 @@ class FacadeStore(Writes, Protocol):
     async def list_runs(
         self, workspace: str, filters: dict[str, Any], tags: list[tuple[str, str]], before: str | None, limit: int
     ) -> list[dict[str, Any]]:
-        """Runs newest first, each as models.runs.Run. `filters` are columns and the values they may have."""
+        """Runs newest first, each as models.runs.RunSummary. `filters` are columns and the values they may have."""
         ...
 
     async def place_in_queue(self, workspace: str, queue: str, priority: int, run_id: str) -> int:

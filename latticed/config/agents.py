@@ -1,15 +1,26 @@
 """The tables of `[agents.NAME]`."""
 
 import re
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from latticed.config.fields import Name, Table
+from latticed.models.fields import STEP_ROLES
+from latticed.models.runs import Submission
 
 PLACEHOLDER = re.compile(r"\{(?:goal|inputs\.[A-Za-z0-9_.-]+)\}")
 """What a command's argv may hold for a run to fill; always a whole argument."""
+
+
+def unknown_role(roles: list[str] | None, known: Collection[str]) -> tuple[str, str] | None:
+    """An objection to the first role that is none of these."""
+    for role in roles or ():
+        if role not in known:
+            return "roles", f"unknown role {role!r}; there are {', '.join(known)}"
+    return None
 
 
 class AgentBase(Table):
@@ -19,6 +30,16 @@ class AgentBase(Table):
     recovery: Literal["resume", "requeue", "interrupt"] = "resume"
     queue: Name = "default"
     description: str = ""
+
+    def objection(self, asked: Submission) -> tuple[str, str] | None:
+        """What keeps this agent from a run as it was asked for: the field, and what is to be done about it."""
+        if asked.mode != "live":
+            return "mode", "it has no model to simulate; use mode 'live'"
+        return unknown_role(asked.roles, STEP_ROLES)
+
+    def kept_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """A run's inputs as they are put on disk, and shown."""
+        return inputs
 
 
 class FunctionConfig(AgentBase):

@@ -19,6 +19,14 @@ class Defaults(Protocol):
     recovery: Any
     queue: str
 
+    def objection(self, asked: Submission) -> tuple[str, str] | None:
+        """What keeps the agent from a run as it was asked for: the field, and what is to be done about it."""
+        ...
+
+    def kept_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The inputs as they are put on disk, and shown."""
+        ...
+
 
 class Catalog(Protocol):
     """The configured agents and queues."""
@@ -49,7 +57,7 @@ class Admission:
         """A run to be put on disk. `lineage` are its parent, whether it is detached, what it is a rerun of.
 
         Raises:
-            Invalid: there is no such target or queue.
+            Invalid: there is no such target or queue, or the target cannot do what is asked.
         """
         defaults = self._catalog.defaults(submission.kind, submission.target)
         if defaults is None:
@@ -58,10 +66,11 @@ class Admission:
         queues = self._catalog.queues()
         if queue not in queues:
             raise _refused("queue", f"there is no queue {queue!r}; there are {', '.join(sorted(queues))}")
-        if submission.mode != "live":
-            raise _refused("mode", f"agent {submission.target!r} has no model to simulate; use mode 'live'")
+        if (objection := defaults.objection(submission)) is not None:
+            field, message = objection
+            raise _refused(field, f"agent {submission.target!r}: {message}")
         try:
-            inputs = orjson.dumps(submission.inputs)
+            inputs = orjson.dumps(defaults.kept_inputs(submission.inputs))
         except (TypeError, ValueError) as error:
             raise _refused("inputs", f"not JSON that can be stored: {error}") from None
         return Birth(

@@ -60,6 +60,21 @@ class Context:
         return self._x.row.attempt
 
     @property
+    def mode(self) -> str:
+        """`live`, or `simulation`: then nothing outside is to be asked or changed."""
+        return self._x.row.mode
+
+    @property
+    def roles(self) -> list[str]:
+        """The roles that were asked for; none are the agent's own choice."""
+        return self._x.claimed.roles
+
+    @property
+    def max_retries(self) -> int:
+        """How often the work may be done again."""
+        return self._x.claimed.max_retries
+
+    @property
     def step_key(self) -> str:
         """Inside a step: a key that is the same whenever this step runs again, for idempotent calls elsewhere."""
         key = step_key.get()

@@ -64,6 +64,7 @@ class Execution:
         self.deadline: asyncio.TimerHandle | None = None
         self.abandoned = False
         self._pending: list[NewEvent] = []
+        self._shows: dict[str, Any] = {}
         self._flush_timer: asyncio.Handle | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -97,6 +98,10 @@ class Execution:
             if self._flush_timer is not None:
                 self._flush_timer.cancel()
             self._flush_timer = self._loop.call_soon(self._flush)
+
+    def show(self, **columns: Any) -> None:
+        """Columns of `run_details`, as JSON text, that go with the next commit that is waited for."""
+        self._shows |= columns
 
     async def breathe(self) -> None:
         """Who says much waits for the disk."""
@@ -148,6 +153,7 @@ class Execution:
             guard did not hold (then nothing was written).
         """
         pending = self._take_pending()
+        shows, self._shows = self._shows, {}
         columns = columns or {}
         if steps and self.recoveries and any(step.status != "started" for step in steps):
             columns = {**columns, "recoveries": 0}
@@ -158,11 +164,13 @@ class Execution:
             steps=steps or [],
             births=births or [],
             columns=columns,
+            shows=shows,
             facts_seen=facts_seen,
         )
         outcome = await self.persist(lambda: by(change) if by else self._first(change))
         if outcome is None:
             self._pending[:0] = pending
+            self._shows = shows | self._shows
         else:
             if "recoveries" in columns:
                 self.recoveries = 0

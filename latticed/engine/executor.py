@@ -12,6 +12,7 @@ from latticed.engine.context import Context
 from latticed.engine.execution import Execution
 from latticed.engine.outcomes import (
     Failed,
+    Finished,
     Interrupted,
     Outcome,
     Refused,
@@ -171,7 +172,10 @@ class Executor:
         try:
             x.check()
             result = await agent.run(context, x.claimed.goal, x.claimed.inputs)
-            outcome = Returned(to_json(result, x.settings.output_limit_bytes, "the output"))
+            judged = result if isinstance(result, Finished) else None
+            output = result if judged is None else judged.output
+            json = to_json(output, x.settings.output_limit_bytes, "the output")
+            outcome = Returned(json, None if judged is None else judged.status)
         except BaseException as error:  # User code's own SystemExit, too: it does not end the daemon.
             outcome = self._raised(x, error)
             error.__traceback__ = None  # It holds the frames that hold it: a circle for each run that waits.

@@ -2,21 +2,30 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
-from latticed.errors import Denied, NotJson, OutcomeTooLarge, RunError, StepInterrupted, TooLarge
+from latticed.errors import Denied, Final, NotJson, OutcomeTooLarge, RunError, StepInterrupted, TooLarge
 
 MESSAGE_LIMIT = 2000
 DETAIL_LIMIT = 65_536
 
 
 @dataclass(frozen=True, slots=True)
+class Finished:
+    """What an agent returns that judges its own work: an output, and which good end it is."""
+
+    output: Any
+    status: Literal["ok", "retried_ok", "partial"] = "ok"
+
+
+@dataclass(frozen=True, slots=True)
 class Returned:
-    """User code returned; `output` is JSON."""
+    """User code returned; `output` is JSON. Without a `status` the attempt decides."""
 
     output: bytes
+    status: Literal["ok", "retried_ok", "partial"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,4 +148,5 @@ def failure(error: BaseException, never_again: tuple[type[RunError], ...]) -> Ou
     if isinstance(error, StepInterrupted):
         return Interrupted(describe(error))
     # By code, since a step that failed of such an error says so by its code only.
-    return Failed(describe(error), again=code_of(error) not in {kind.code for kind in never_again})
+    again = not isinstance(error, Final) and code_of(error) not in {kind.code for kind in never_again}
+    return Failed(describe(error), again=again)

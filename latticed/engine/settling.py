@@ -16,6 +16,7 @@ from latticed.states import (
     CANCEL_WOUND_DOWN,
     EXPIRE,
     FAIL,
+    FINISH_PARTIAL,
     INTERRUPT,
     REJECT,
     RELEASE,
@@ -40,9 +41,13 @@ async def _end(x: Execution, move: Move, columns: dict[str, Any], **told: Any) -
     return row is not None
 
 
+_GOOD_ENDS = {str(move.target): move for move in (SUCCEED, SUCCEED_RETRIED, FINISH_PARTIAL)}
+
+
 async def settle_returned(x: Execution, outcome: Returned) -> bool:
     """It returned."""
-    move = SUCCEED if x.row.attempt == 1 else SUCCEED_RETRIED
+    status = outcome.status or ("ok" if x.row.attempt == 1 else "retried_ok")
+    move = _GOOD_ENDS[status]
     if not await _end(x, move, {"output": outcome.output.decode()}):
         await settle_stopped(x)
     return False

@@ -17,7 +17,7 @@ Tags = Annotated[dict[Annotated[str, StringConstraints(min_length=1, max_length=
 Inputs = dict[str, JsonValue]
 
 STEP_ROLES: tuple[str, ...] = ("researcher", "planner", "executor", "reviewer", "release")
-"""The roles an agent run may ask for."""
+"""The roles that every pipeline has. Its configuration may add others."""
 
 
 class Request(BaseModel):

@@ -40,6 +40,7 @@ class RunRow(NamedTuple):
     detached: bool
     cancel: str | None
     cancel_rank: int
+    mode: str
 
 
 @dataclass
@@ -164,8 +165,8 @@ class Change:
 
     With a `move`, the run must be in one of its sources; without one it is only touched, and must be in one of
     `states`. `owner` and `epoch` fence the owner's writes; `facts_seen` guards against a fact delivered since it was
-    read; `awaited` needs the run to wait for that fact; `below_cancel_rank` needs its cancel to be softer. If the
-    guard does not hold, `otherwise` is tried in the same transaction.
+    read; `awaited` needs the run to wait for that fact; `below_cancel_rank` needs its cancel to be softer. `shows` are
+    columns of `run_details`. If the guard does not hold, `otherwise` is tried in the same transaction.
     """
 
     run_id: str
@@ -178,6 +179,7 @@ class Change:
     below_cancel_rank: int | None = None
     delivers: bool = False
     columns: dict[str, Any] = field(default_factory=dict)
+    shows: dict[str, Any] = field(default_factory=dict)
     events: list[NewEvent] = field(default_factory=list)
     steps: list[StepRecord] = field(default_factory=list)
     births: list[Birth] = field(default_factory=list)
@@ -231,6 +233,7 @@ class Claimed:
     max_retries: int
     recovery: str
     created_by: str | None
+    roles: list[str]
     journal: list[StepRecord]
 
 

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field, JsonValue, StringConstraints, field_validator
 
-from latticed.models.fields import STEP_ROLES, Inputs, Kind, Label, Mode, Name, Recovery, Request, StopMode, Tags, View
+from latticed.models.fields import Inputs, Kind, Label, Mode, Name, Recovery, Request, StopMode, Tags, View
+from latticed.models.pipeline import Story
 from latticed.states import Status
 
 
@@ -33,7 +34,7 @@ class Submission(Request):
     target: Annotated[str, StringConstraints(min_length=1, max_length=200)]
     goal: str
     inputs: Inputs = Field(default_factory=dict)
-    roles: Annotated[list[str], Field(max_length=16)] | None = None
+    roles: Annotated[list[Name], Field(max_length=16)] | None = None
     max_retries: Annotated[int, Field(ge=0, le=5)] | None = None
     queue: Name | None = None
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
@@ -57,14 +58,6 @@ class Submission(Request):
         if run_at is not None and not 1971 <= run_at.year <= 9000:
             raise ValueError("run_at must lie between the years 1971 and 9000")
         return run_at
-
-    @field_validator("roles")
-    @classmethod
-    def _roles_are_known(cls, roles: list[str] | None) -> list[str] | None:
-        for role in roles or ():
-            if role not in STEP_ROLES:
-                raise ValueError(f"unknown role {role!r}; there are {', '.join(STEP_ROLES)}")
-        return roles
 
 
 class CancelView(View):
@@ -102,8 +95,8 @@ class PauseView(View):
     approval_ids: list[str]
 
 
-class Run(View):
-    """One run, whole."""
+class RunSummary(View):
+    """One run, as it stands in a list."""
 
     id: str
     kind: Kind
@@ -148,6 +141,10 @@ class Run(View):
     stop_url: str
 
 
+class Run(RunSummary, Story):
+    """One run, whole: with the story of its pipeline, if it is one."""
+
+
 class Accepted(View):
     """The answer to a submission: the run is on disk."""
 
@@ -161,7 +158,7 @@ class Accepted(View):
 class RunPage(View):
     """A page of runs, newest first."""
 
-    items: list[Run]
+    items: list[RunSummary]
     next_cursor: str | None
 
 
@@ -200,7 +197,7 @@ class Step(View):
     """A record of the journal."""
 
     id: str
-    kind: Literal["step", "sleep", "ask", "signal", "child"]
+    kind: Literal["step", "sleep", "ask", "signal", "child", "mark"]
     name: str
     branch: str
     occurrence: int

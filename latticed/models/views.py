@@ -6,9 +6,11 @@ from typing import Any
 import orjson
 
 from latticed.clock import to_text
+from latticed.models.pipeline import HANDOFF_ENDS, Story
 from latticed.models.records import STOP_MODES, Birth
-from latticed.states import UNWOUND, Status, allowed_moves
+from latticed.states import ACTIVE, TERMINAL, UNWOUND, Status, allowed_moves
 
+NO_STORY = Story().model_dump()
 NO_USAGE = {"input_tokens": 0, "output_tokens": 0, "requests": 0, "cost_usd": 0.0}
 
 
@@ -46,7 +48,7 @@ def _cancel(row: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def run_view(row: Mapping[str, Any]) -> dict[str, Any]:
-    """As models.runs.Run, from the columns of `runs` and of `run_bodies`."""
+    """As models.runs.RunSummary, from the columns of `runs`, of `run_bodies` and of `run_details`."""
     path = f"/v1/workspaces/{row['workspace']}/runs/{row['id']}"
     return {
         "id": row["id"],
@@ -71,7 +73,7 @@ def run_view(row: Mapping[str, Any]) -> dict[str, Any]:
         "attempt": row["attempt"],
         "epoch": row["epoch"],
         "owner": row["owner"],
-        "current_role": None,
+        "current_role": row["role"] if row["status"] in ACTIVE else None,
         "current_node": None,
         "parent_run_id": row["parent_run_id"],
         "rerun_of": row["rerun_of"],
@@ -86,11 +88,28 @@ def run_view(row: Mapping[str, Any]) -> dict[str, Any]:
         "abandoned": row["abandoned"],
         "output": _json(row["output"]),
         "error": _json(row["error"]),
-        "usage": NO_USAGE,
+        "usage": _json(row["usage"]) or NO_USAGE,
         "allowed_moves": allowed_moves(row["status"]),
         "events_url": path + "/events",
         "stop_url": path + "/stop",
     }
+
+
+def whole_view(row: Mapping[str, Any]) -> dict[str, Any]:
+    """As models.runs.Run, from a row with the whole of `run_details`."""
+    view = run_view(row) | (_json(row["story"]) or NO_STORY)
+    if row["status"] in TERMINAL:
+        if row["output"] is None:  # What there was of it when the run did not end well.
+            view["output"] = _json(row["so_far"])
+        view["handoffs"] = [_closed(handoff, view["finished_at"]) for handoff in view["handoffs"]]
+    return view
+
+
+def _closed(handoff: dict[str, Any], finished_at: str | None) -> dict[str, Any]:
+    """A handoff of a run that is over. One that was under way when the run ended from outside went no further."""
+    if handoff["status"] in HANDOFF_ENDS:
+        return handoff
+    return {**handoff, "status": "cancelled", "cancelled_at": finished_at}
 
 
 def born_view(birth: Birth) -> dict[str, Any]:
@@ -139,6 +158,7 @@ def born_view(birth: Birth) -> dict[str, Any]:
         "allowed_moves": _QUEUED_MOVES,
         "events_url": path + "/events",
         "stop_url": path + "/stop",
+        **NO_STORY,
     }
 
 

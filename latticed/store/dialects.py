@@ -88,6 +88,15 @@ def insert_statement(table: Table, columns: Iterable[str], *, replace: bool = Fa
     return SetStatement(f"{verb} INTO {table.name} ({quoted}) VALUES {_ROWS}", len(names))
 
 
+def upsert_statement(table: Table, key: Sequence[str], columns: Sequence[str]) -> SetStatement:
+    """Inserts rows given in the order of `key` and `columns`; where the first of `key` is there, only `columns`
+    change."""
+    names = ", ".join(f'"{name}"' for name in (*key, *columns))
+    changed = ", ".join(f'"{name}" = excluded."{name}"' for name in columns)
+    template = f'INSERT INTO {table.name} ({names}) VALUES {_ROWS} ON CONFLICT ("{key[0]}") DO UPDATE SET {changed}'
+    return SetStatement(template, len(key) + len(columns))
+
+
 def row_set(columns: Sequence[str]) -> Subquery:
     """The rows of a `SetStatement` as something to select from, named `r`."""
     picked: list[ColumnElement[Any]] = [literal_column(f"column{i}").label(name) for i, name in enumerate(columns, 1)]

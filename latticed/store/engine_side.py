@@ -31,7 +31,7 @@ from latticed.store.writer import Writer
 _CLAIMED = (
     select(
         runs.c.id, bodies.c.goal, bodies.c.inputs, runs.c.max_retries, runs.c.recovery,
-        runs.c.created_by, runs.c.rerun_of,
+        runs.c.created_by, bodies.c.roles, runs.c.rerun_of,
     )
     .join_from(runs, bodies, bodies.c.run_id == runs.c.id)
     .where(runs.c.id.in_(d.id_set()))
@@ -101,7 +101,7 @@ class EngineSide:
             claimed.append(
                 Claimed(
                     row, orjson.loads(g.goal), orjson.loads(g.inputs), g.max_retries, g.recovery,
-                    g.created_by, journals.get(row.id, []),
+                    g.created_by, orjson.loads(g.roles), journals.get(row.id, []),
                 )
             )  # fmt: skip
         return claimed

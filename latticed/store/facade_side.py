@@ -10,22 +10,28 @@ from latticed.clock import to_text
 from latticed.errors import Busy, Conflict, NotFound
 from latticed.models.people import Answer, Principal
 from latticed.models.records import LINE, Birth, EventRecord, Once, StepRecord, event
-from latticed.models.views import approval_view, run_view, step_view
+from latticed.models.views import approval_view, run_view, step_view, whole_view
 from latticed.states import TERMINAL, Status
 from latticed.store import dialects as d
 from latticed.store.idempotency import at_most_once
 from latticed.store.people_side import PeopleSide, newest_first
-from latticed.store.tables import approvals, bodies, events, runs, signals, steps
+from latticed.store.tables import approvals, bodies, details, events, runs, signals, steps
 from latticed.store.transaction import Transaction
 
-_RUN = select(runs, bodies.c.goal, bodies.c.inputs, bodies.c.roles).join_from(
-    runs, bodies, bodies.c.run_id == runs.c.id
+_RUN = (
+    select(runs, bodies.c.goal, bodies.c.inputs, bodies.c.roles, details.c.role, details.c.usage)
+    .join_from(runs, bodies, bodies.c.run_id == runs.c.id)
+    .outerjoin(details, details.c.run_id == runs.c.id)
 )
 _EVENTS = select(
     events.c.run_id, events.c.seq, events.c.position, events.c.type, events.c.workspace, events.c.kind, events.c.at,
     events.c.data,
 )  # fmt: skip
-_ONE_RUN = d.Query(_RUN.where(runs.c.id == d.parameter("id"), runs.c.workspace == d.parameter("workspace")))
+_ONE_RUN = d.Query(
+    _RUN.add_columns(details.c.story, details.c.output.label("so_far")).where(
+        runs.c.id == d.parameter("id"), runs.c.workspace == d.parameter("workspace")
+    )
+)
 _STATUS = d.Query(
     select(runs.c.status, runs.c.last_seq).where(
         runs.c.id == d.parameter("id"), runs.c.workspace == d.parameter("workspace")
@@ -64,7 +70,7 @@ class FacadeSide(PeopleSide):
     async def find_run(self, workspace: str, run_id: str) -> dict[str, Any] | None:
         """A run as models.runs.Run."""
         rows = await self.reader.fetch(_ONE_RUN, id=run_id, workspace=workspace)
-        return run_view(rows[0]._asdict()) if rows else None
+        return whole_view(rows[0]._asdict()) if rows else None
 
     async def find_status(self, workspace: str, run_id: str) -> tuple[str, int] | None:
         """Status and last sequence number of a run."""
@@ -84,7 +90,7 @@ class FacadeSide(PeopleSide):
     async def list_runs(
         self, workspace: str, filters: dict[str, Any], tags: list[tuple[str, str]], before: str | None, limit: int
     ) -> list[dict[str, Any]]:
-        """Runs newest first, each as models.runs.Run. `filters` are columns and the values they may have."""
+        """Runs newest first, each as models.runs.RunSummary. `filters` are columns and the values they may have."""
         statement = _RUN.where(runs.c.workspace == workspace)
         for column, value in filters.items():
             values = value if isinstance(value, list | tuple | frozenset) else [value]

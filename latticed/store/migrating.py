@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from latticed.errors import LatticedError, Unavailable
 from latticed.failpoints import hit
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest revision in `migrations/`; a test compares."""
 
 

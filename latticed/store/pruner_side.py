@@ -20,6 +20,7 @@ from latticed.store.tables import (
     approvals,
     audit,
     bodies,
+    details,
     events,
     hook_deliveries,
     hooks,
@@ -43,7 +44,7 @@ _RUNS = 10
 _COUNTED = 1000
 """Up to how many active runs are counted, to be told of."""
 
-OF_A_RUN = tuple(table.c.run_id for table in (events, steps, signals, approvals, hook_deliveries, bodies))
+OF_A_RUN = tuple(table.c.run_id for table in (events, steps, signals, approvals, hook_deliveries, bodies, details))
 OF_A_WORKSPACE = tuple(
     table.c.workspace for table in (events, approvals, hook_deliveries, hooks, idempotency_keys, tokens, audit)
 )

@@ -137,6 +137,20 @@ bodies = Table(
 )
 """What a run was given. Apart from `runs`, so that moving a run does not write a large input again."""
 
+details = Table(
+    "run_details",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("workspace", Text, nullable=False),
+    Column("role", Text),
+    Column("usage", JSON_TEXT),
+    Column("story", JSON_TEXT),
+    Column("output", JSON_TEXT),
+    Index("run_details_listed", "workspace", "run_id"),
+)
+"""What a run on a model shows beside its hot row, which has only those: `story` as models.pipeline.Story, `output` as
+far as there is one before the run has ended well. Nothing is decided by it: the journal has all of it."""
+
 events = Table(
     "events",
     metadata,

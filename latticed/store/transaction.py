@@ -21,7 +21,7 @@ from latticed.models.records import STOP_MODES, Birth, Change, EventRecord, NewE
 from latticed.models.stopping import stop_change
 from latticed.states import ACTIVE, CLAIM, OWNED, TERMINAL, WAKE, Move, Status
 from latticed.store import dialects as d
-from latticed.store.tables import approvals, audit, bodies, events, one_of, runs, signals, steps
+from latticed.store.tables import approvals, audit, bodies, details, events, one_of, runs, signals, steps
 
 ROW = tuple(runs.c[name] for name in RunRow._fields)
 
@@ -72,6 +72,11 @@ def _move_statement(shape: Shape) -> d.SetStatement:
     if by_rank:
         held.append(runs.c.cancel_rank < r.c.g_rank)
     return d.update_statement(update(runs).values(values).where(*held).returning(*ROW), names)
+
+
+@lru_cache(maxsize=32)
+def _show_statement(columns: tuple[str, ...]) -> d.SetStatement:
+    return d.upsert_statement(details, ("run_id", "workspace"), columns)
 
 
 _BORN = {"status": str(Status.QUEUED), "recoveries": 0, "attempt": 1, "epoch": 0, "last_seq": 1, "facts": 0,
@@ -164,7 +169,7 @@ class Transaction:
         _BODY.execute(self.connection, [(b.id, d.json(b.goal), b.inputs.decode(), d.json(b.roles)) for b in births])
         rows = [
             RunRow(b.id, b.workspace, b.kind, b.target, b.queue, b.priority, "queued", 0, 1, None, 1, 0, b.due_at,
-                   b.deadline_at, 0, b.parent_run_id, b.detached, None, 0)
+                   b.deadline_at, 0, b.parent_run_id, b.detached, None, 0, b.mode)
             for b in births
         ]  # fmt: skip
         self.rows += rows
@@ -204,6 +209,10 @@ class Transaction:
                 self._weigh(row.workspace, change.steps, *map(change.columns.get, ("output", "error")))
         self.bear([birth for _, change in held for birth in change.births])
         self.acts += [change.act for _, change in held if change.act is not None]
+        for row, change in held:
+            if change.shows:
+                values = (row.id, row.workspace, *change.shows.values())
+                _show_statement(tuple(change.shows)).execute(self.connection, [values])
         self._follow(held)
 
     def _update(self, shape: Shape, changes: list[Change]) -> dict[str, RunRow]:
@@ -278,6 +287,7 @@ class Transaction:
         )
         self.connection.execute(_CLOSE_APPROVALS, {"ids": d.json_list([row.id])})
         self.connection.execute(delete(steps).where(steps.c.run_id == row.id))
+        self.connection.execute(delete(details).where(details.c.run_id == row.id))
         self.connection.execute(update(signals).where(signals.c.run_id == row.id).values(consumed_by=None))
 
     def _append(self, told: list[tuple[RunRow, list[NewEvent]]]) -> None:
@@ -290,6 +300,8 @@ class Transaction:
                 seq += 1
                 self.position += 1
                 data = item.data or orjson.dumps({"epoch": row.epoch, "attempt": row.attempt})
+                if row.mode != "live":  # Nobody who sees one event of it takes it for the real thing.
+                    data = b'{"simulation":true' + (b"," if data != b"{}" else b"") + data[1:]
                 rows.append((self.position, row.id, seq, item.type, item.at, row.workspace, row.kind, data.decode()))
                 self.events.append(
                     EventRecord(row.id, seq, self.position, item.type, row.workspace, row.kind, item.at, data)

@@ -117,7 +117,7 @@ UNFIT: list[tuple[Any, list[Any]]] = [
     ({"target": "d", "goal": "x", "priority": 101}, ["priority"]),
     ({"target": "d", "goal": "x", "priority": -101}, ["priority"]),
     ({"target": "d", "goal": "x", "priority": 0.5}, ["priority"]),
-    ({"target": "d", "goal": "x", "roles": ["king"]}, ["roles"]),
+    ({"target": "d", "goal": "x", "roles": ["the king"]}, ["roles"]),
     ({"target": "d", "goal": "x", "roles": "planner"}, ["roles"]),
     ({"target": "d", "goal": "x", "inputs": []}, ["inputs"]),
     ({"target": "d", "goal": "x", "run_at": "tomorrow"}, ["run_at"]),
