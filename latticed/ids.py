@@ -10,6 +10,11 @@ APPROVAL: Final = "apr"
 SIGNAL: Final = "sig"
 TOKEN: Final = "tok"
 BOOT: Final = "boot"
+PLAN: Final = "plan"
+HANDOFF: Final = "hnd"
+PACKET: Final = "pkt"
+REVIEW: Final = "rev"
+SNAPSHOT: Final = "mem"
 
 _SHAPE = re.compile(r"[a-z]+_[0-9a-f]{32}")
 

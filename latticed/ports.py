@@ -62,6 +62,10 @@ class Store(Writes, Protocol):
         """How a run ended; None while it has not."""
         ...
 
+    async def recall(self, row: RunRow, limit: int) -> list[dict[str, Any]]:
+        """Goal and summary of the newest runs before this one that ended well, like it in workspace, target and mode."""
+        ...
+
     async def ready_shares(self) -> list[tuple[str, str]]:
         """Each (queue, workspace) in which something can be claimed."""
         ...

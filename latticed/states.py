@@ -101,6 +101,9 @@ TERMINAL: frozenset[Status] = frozenset(Status) - frozenset(s for move in MOVES 
 ACTIVE: frozenset[Status] = frozenset(Status) - TERMINAL
 """The states that some move leaves."""
 
+WELL: frozenset[Status] = frozenset({S.OK, S.RETRIED_OK, S.PARTIAL})
+"""The ends after which there is an output to go on with."""
+
 CLAIMABLE: frozenset[Status] = CLAIM.sources
 UNWOUND: frozenset[Status] = WAKE.sources
 OWNED: frozenset[Status] = frozenset({S.RUNNING, S.CANCELLING})

@@ -11,10 +11,7 @@ from latticed.engine.waiting import Wait
 from latticed.errors import ChildFailed, RunError
 from latticed.failpoints import hit
 from latticed.models.records import Birth, StepRecord, event
-from latticed.states import Status
-
-WELL = frozenset({Status.OK, Status.RETRIED_OK, Status.PARTIAL})
-"""The ends of a child after which its parent goes on with its output."""
+from latticed.states import WELL, Status
 
 
 class Children:

@@ -37,10 +37,11 @@ class Context:
     def __init__(self, execution: Execution) -> None:
         """Begins an entry of the run's code, in the task that will execute it."""
         self._x = execution
-        self._entry = Entry(execution)
-        self._recorder = Recorder(self._entry)
-        self._pauses = Pauses(self._entry)
-        self._children = Children(self._entry)
+        self.entry = Entry(execution)
+        """For the parts of latticed that record what user code may not."""
+        self._recorder = Recorder(self.entry)
+        self._pauses = Pauses(self.entry)
+        self._children = Children(self.entry)
 
     # Who and where
 
@@ -94,7 +95,7 @@ class Context:
             Cancelled: a cancel is on record.
             Suspended: the daemon drains.
         """
-        self._entry.check()
+        self.entry.check()
 
     # Steps
 
@@ -122,8 +123,8 @@ class Context:
             if inspect.iscoroutine(fn):
                 fn.close()
             raise Misuse(f"step {name!r} needs a function to call, such as fetch, not fetch()")
-        await self._entry.admit()
-        with self._entry.asking("step", name) as asked:
+        await self.entry.admit()
+        with self.entry.asking("step", name) as asked:
             if (found := asked.found) is not None:
                 if found.status == "ok":
                     return orjson.loads(found.outcome)
@@ -140,7 +141,7 @@ class Context:
 
         Each line has a journal branch of its own, by its position.
         """
-        return await gather(self._entry, awaitables)
+        return await gather(self.entry, awaitables)
 
     # Waiting
 
@@ -222,8 +223,8 @@ class Context:
         encoded = to_json(data, EVENT_LIMIT, f"the data of event {type!r}")
         in_step = step_key.get() is not None
         if not in_step or self._x.ended:  # A step under way is let come to its end.
-            await self._entry.admit()
-        if in_step or self._entry.says():
+            await self.entry.admit()
+        if in_step or self.entry.says():
             self._x.say(NewEvent(type, self._x.clock.now(), encoded))
             await self._x.breathe()
 

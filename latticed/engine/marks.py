@@ -28,7 +28,7 @@ async def mark(ctx: Context, name: str, make: Callable[[int], Mark]) -> tuple[di
         Cancelled: a cancel is on record.
         JournalConflict: the journal has something else here.
     """
-    entry = ctx._entry
+    entry = ctx.entry
     await entry.admit()
     with entry.asking("mark", name) as asked:
         if asked.found is not None:

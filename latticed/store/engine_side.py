@@ -21,10 +21,10 @@ from latticed.models.records import (
     claim_change,
     event,
 )
-from latticed.states import ACTIVE, CLAIMABLE, OWNED, TERMINAL, UNWOUND
+from latticed.states import ACTIVE, CLAIMABLE, OWNED, TERMINAL, UNWOUND, WELL
 from latticed.store import dialects as d
 from latticed.store.reading import Reader
-from latticed.store.tables import approvals, bodies, one_of, runs, signals, steps
+from latticed.store.tables import approvals, bodies, details, one_of, runs, signals, steps
 from latticed.store.transaction import ROW, Transaction
 from latticed.store.writer import Writer
 
@@ -167,6 +167,26 @@ class EngineSide:
             return None
         output, error = rows[0].output, rows[0].error
         return Ending(rows[0].status, orjson.loads(output or b"null"), orjson.loads(error or b"null"))
+
+    async def recall(self, row: RunRow, limit: int) -> list[dict[str, Any]]:
+        """What the newest earlier runs like this one came to, newest first: goal and summary of those that ended well,
+        of the same workspace, target and mode."""
+        statement = (
+            select(details.c.run_id, bodies.c.goal, d.json_text(runs.c.output, "summary").label("summary"))
+            .join_from(details, runs, runs.c.id == details.c.run_id)
+            .join(bodies, bodies.c.run_id == details.c.run_id)
+            .where(
+                details.c.workspace == row.workspace, details.c.run_id < row.id, runs.c.target == row.target,
+                runs.c.mode == row.mode, d.literal(one_of("runs.status", WELL)),
+            )
+            .order_by(details.c.run_id.desc())
+            .limit(limit)
+        )  # fmt: skip
+        found = await self.read(statement)
+        return [
+            {"run_id": each.run_id, "goal": orjson.loads(each.goal)[:500], "summary": str(each.summary or "")[:500]}
+            for each in found
+        ]
 
     async def ready_shares(self) -> list[tuple[str, str]]:
         """Each (queue, workspace) in which something can be claimed."""
