@@ -142,9 +142,10 @@ class Daemon:
             LatticedError: the new one cannot be used; nothing has changed.
         """
         config = self.config.reload()
-        agents = _load_agents(config)
+        agents = _load_agents(config, self.registry.agents)
         log.setup(config.log.level)
-        self.config, self.registry.agents = config, agents
+        self.config = config
+        self.registry.replace(agents)
         self.executor.settings = config.runs
         self.limits.configure(config)
         self.pruner.configure(config.retention)
@@ -168,12 +169,13 @@ class Daemon:
     async def close(self) -> None:
         """Closes what is open; everything ordered is committed."""
         self.threads.close()
+        await self.registry.close()
         await self.store.close()
 
 
-def _load_agents(config: Config) -> plugins.Agents:
+def _load_agents(config: Config, before: plugins.Agents | None = None) -> plugins.Agents:
     try:
-        return plugins.Agents(config)
+        return plugins.Agents(config, before)
     except plugins.BadPlugin as error:
         raise ConfigError(error.detail) from error
 

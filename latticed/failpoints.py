@@ -59,6 +59,14 @@ FAILPOINTS: dict[str, str] = {
     "prune.slice": "some rows of runs that are to go are deleted, others perhaps not",
     "prune.retired": "runs whose time is over are out of reach, nothing of them is deleted",
     "signal.taken": "a signal's consumption is recorded, user code has not got it",
+    "model.before_request": "a model is about to be asked",
+    "model.after_reply": "a model's reply is whole, and not recorded",
+    "tool.before_call": "a tool is about to be called",
+    "tool.after_call": "a tool has answered, its answer is not recorded",
+    "role.after_start": "a role has begun on disk, and has done nothing yet",
+    "role.after_end": "a role's end and the handoff to the next are on disk, the next has not begun",
+    "plan.after_step": "a step of a plan is over on disk, the next has not begun",
+    "review.after": "a review is on disk, what follows from it is not",
 }
 """Every failpoint and what holds when the process dies there."""
 

@@ -1,14 +1,30 @@
 """The agents that are configured or come with installed packages. Built-ins come in by the same way as anybody's."""
 
 import importlib
+import importlib.util
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from latticed.config import AgentConfig, CommandConfig, Config, FunctionConfig
+from latticed.config import (
+    AgentConfig,
+    CommandConfig,
+    Config,
+    FunctionConfig,
+    McpToolConfig,
+    ModelledBase,
+    PipelineConfig,
+    PydanticAiConfig,
+)
 from latticed.errors import LatticedError
 from latticed.ports import Agent
+from latticed.secrets import Secrets
+
+if TYPE_CHECKING:
+    from latticed.agents.workbench import Workbench
 
 ENTRY_POINTS = "latticed.agents"
+PACKAGE, INSTALL = "pydantic_ai", "pip install 'latticed[agents]'"
+"""What agents on a model need, and how it is had."""
 
 
 class BadPlugin(LatticedError):
@@ -39,25 +55,33 @@ def load_dotted(path: str) -> Any:
 class Agents:
     """The agents by name, with their configuration. A reload makes a new one; code is not imported again."""
 
-    def __init__(self, config: Config) -> None:
-        """Loads every agent.
+    def __init__(self, config: Config, before: "Agents | None" = None) -> None:
+        """Loads every agent. What those of `before` share is kept if it would be the same.
 
         Raises:
             BadPlugin: one cannot be used; nothing else has changed.
+            NoSecret: one that a model or a tool needs is not there.
         """
         self._config = config
+        self._bench = _bench(config, before)
         self._configured: dict[str, AgentConfig] = dict(config.agents)
         for entry in entry_points(group=ENTRY_POINTS):
             self._configured.setdefault(entry.name, FunctionConfig(use="function", function=entry.value))
+        self._lacks: dict[str, str] = {}
         self._agents = {name: self._load(name, agent) for name, agent in self._configured.items()}
 
-    def _load(self, name: str, agent: AgentConfig) -> Agent:
+    def _load(self, name: str, agent: AgentConfig) -> Agent | None:
         try:
             return self._make(name, agent)
         except BadPlugin as error:
             raise BadPlugin(f"agents.{name}: {error.detail}") from error
 
-    def _make(self, name: str, agent: AgentConfig) -> Agent:
+    def _make(self, name: str, agent: AgentConfig) -> Agent | None:
+        if isinstance(agent, ModelledBase):
+            if self._bench is None:
+                self._lacks[name] = INSTALL
+                return None
+            return self._make_modelled(name, agent, self._bench)
         if isinstance(agent, CommandConfig):
             from latticed.agents.command import CommandAgent
 
@@ -69,8 +93,41 @@ class Agents:
             raise BadPlugin(f"{agent.function} is not a function")
         return FunctionAgent(function)
 
+    def _make_modelled(self, name: str, agent: ModelledBase, bench: "Workbench") -> Agent:
+        if isinstance(agent, PipelineConfig):
+            from latticed.agents.pipeline.agent import PipelineAgent
+            from latticed.agents.pipeline.speaking import Speaking
+
+            return PipelineAgent(Speaking(agent, bench))
+        assert isinstance(agent, PydanticAiConfig)
+        import pydantic_ai
+
+        from latticed.agents.ready import ReadyAgent
+
+        ready = load_dotted(agent.agent)
+        if not isinstance(ready, pydantic_ai.Agent):
+            raise BadPlugin(f"{agent.agent} is not a pydantic_ai.Agent but a {type(ready).__name__}")
+        found = ReadyAgent(agent, name, bench, ready)
+        if not found.has_model:
+            self._lacks[name] = f"a model: set agents.{name}.model to the name of a table [models.…]"
+        return found
+
+    def lacks(self, kind: str, target: str, mode: str) -> str | None:
+        """What an agent lacks that it needs to run in this mode; None if nothing."""
+        lack = self._lacks.get(target) if kind == "agent" else None
+        return lack if mode == "live" or lack == INSTALL else None
+
+    def shares_with(self, other: "Agents") -> bool:
+        """Whether both have the same models and tools."""
+        return self._bench is other._bench
+
+    async def close(self) -> None:
+        """Ends what the agents share."""
+        if self._bench is not None:
+            await self._bench.close()
+
     def find(self, kind: str, target: str) -> Agent | None:
-        """An agent that can run now; None if there is none of that name."""
+        """An agent that can run now; None if there is none of that name, or if it lacks what its code needs."""
         return self._agents.get(target) if kind == "agent" else None
 
     def defaults(self, kind: str, target: str) -> AgentConfig | None:
@@ -95,17 +152,46 @@ class Agents:
                 "queue": agent.queue,
                 "max_retries": agent.max_retries,
                 "recovery": agent.recovery,
-                "available": True,
-                "missing": None,
+                **self._abilities(name, agent),
             }
             for name, agent in sorted(self._configured.items())
         ]
+
+    def _abilities(self, name: str, agent: AgentConfig) -> dict[str, Any]:
+        """What it can do, and what it lacks for a live run."""
+        modelled = agent if isinstance(agent, ModelledBase) else None
+        missing = self._lacks.get(name)
+        if missing is None and isinstance(agent, PipelineConfig):
+            missing = agent.lacks_model()
+        modes = ["live"] if missing is None else []
+        if modelled is not None and missing != INSTALL:
+            modes.append("simulation")
+        tools = [] if modelled is None else list(dict.fromkeys(tool for _, tool in modelled.tool_names()))
+        return {
+            "available": missing is None,
+            "missing": missing,
+            "modes": modes,
+            "model": None if modelled is None else modelled.model,
+            "tools": [self._tool(tool) for tool in tools],
+            "roles": list(agent.known_roles) if isinstance(agent, PipelineConfig) else [],
+        }
+
+    def _tool(self, name: str) -> dict[str, str]:
+        config = self._config.tools[name]
+        return {"name": name, "use": config.use, "description": config.description}
 
 
 class Registry:
     """The agents of this moment: what everybody holds while a reload changes what is inside."""
 
     def __init__(self, agents: Agents) -> None:
+        self.agents = agents
+        self._replaced: list[Agents] = []
+
+    def replace(self, agents: Agents) -> None:
+        """Has these from now on; a run goes on with what it has."""
+        if not agents.shares_with(self.agents):
+            self._replaced.append(self.agents)
         self.agents = agents
 
     def find(self, kind: str, target: str) -> Agent | None:
@@ -123,3 +209,37 @@ class Registry:
     def queues(self) -> dict[str, int]:
         """As Agents.queues."""
         return self.agents.queues()
+
+    def lacks(self, kind: str, target: str, mode: str) -> str | None:
+        """As Agents.lacks."""
+        return self.agents.lacks(kind, target, mode)
+
+    async def close(self) -> None:
+        """Ends what agents share; also those that a reload has replaced, which runs may have gone on using."""
+        for agents in (*self._replaced, self.agents):
+            await agents.close()
+
+
+def _bench(config: Config, before: Agents | None) -> "Workbench | None":
+    """What agents on a model share; None if there are none, or what they need is not installed."""
+    secrets = Secrets(config.secrets.dir)
+    for model in config.models.values():
+        if model.key is not None:
+            secrets.resolve(model.key)
+    for tool in config.tools.values():
+        if isinstance(tool, McpToolConfig):
+            for reference in tool.references():
+                secrets.resolve(reference)
+    if not any(isinstance(agent, ModelledBase) for agent in config.agents.values()):
+        return None
+    if importlib.util.find_spec(PACKAGE) is None:
+        return None
+    if before is not None and before._bench is not None and _parts(before._config) == _parts(config):
+        return before._bench
+    from latticed.agents.workbench import Workbench
+
+    return Workbench(config.models, config.tools, secrets, load_dotted, config.runs.threads)
+
+
+def _parts(config: Config) -> tuple[Any, ...]:
+    return config.models, config.tools, config.secrets, config.runs.threads

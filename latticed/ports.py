@@ -63,7 +63,7 @@ class Store(Writes, Protocol):
         ...
 
     async def recall(self, row: RunRow, limit: int) -> list[dict[str, Any]]:
-        """Goal and summary of the newest runs before this one that ended well, like it in workspace, target and mode."""
+        """Goal and summary of the newest runs before this one that ended well, of its workspace, target and mode."""
         ...
 
     async def ready_shares(self) -> list[tuple[str, str]]:

@@ -75,6 +75,3 @@ class CommandConfig(AgentBase):
         if cwd is not None and not cwd.is_absolute():
             raise ValueError(f"must be an absolute path, not {str(cwd)!r}")
         return cwd
-
-
-AgentConfig = Annotated[FunctionConfig | CommandConfig, Field(discriminator="use")]

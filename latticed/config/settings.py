@@ -8,9 +8,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from latticed.complaint import nearest
-from latticed.config.agents import AgentConfig
+from latticed.config.agents import CommandConfig, FunctionConfig
 from latticed.config.fields import Bytes, Count, Days, Name, Seconds, SecondsOrZero, Table, wrong
 from latticed.config.limits import LimitsConfig
+from latticed.config.modelled import ModelConfig, ModelledBase, PydanticAiConfig, ToolConfig
+from latticed.config.pipeline import PipelineConfig
 
 
 def _is_loopback(host: str) -> bool:
@@ -100,6 +102,9 @@ class SecretsConfig(Table):
     dir: Path | None = None
 
 
+AgentConfig = Annotated[FunctionConfig | CommandConfig | PydanticAiConfig | PipelineConfig, Field(discriminator="use")]
+
+
 class Settings(Table):
     """Every key that a file can set."""
 
@@ -111,6 +116,8 @@ class Settings(Table):
     limits: LimitsConfig = LimitsConfig()
     workspaces: dict[Name, LimitsConfig] = {}
     retention: RetentionConfig = RetentionConfig()
+    models: dict[Name, ModelConfig] = {}
+    tools: dict[Name, ToolConfig] = {}
     agents: dict[Name, AgentConfig] = {}
     log: LogConfig = LogConfig()
     secrets: SecretsConfig = SecretsConfig()
@@ -128,6 +135,26 @@ class Settings(Table):
                     f"agents.{name}.queue",
                     f"there is no queue {agent.queue!r}; {nearest(agent.queue, list(self.queues), 'the queues are')}",
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _models_and_tools_exist(self) -> Self:
+        for name, agent in self.agents.items():
+            if not isinstance(agent, ModelledBase):
+                continue
+            for key, model in agent.models().items():
+                if model not in self.models and not re.match(r"[a-z][a-z0-9_-]*:.", model):
+                    there = nearest(model, list(self.models), "the models are") if self.models else "add it"
+                    reason = f"there is no table [models.{model}], nor is it provider:model; {there}"
+                    raise wrong(f"agents.{name}.{key}", reason)
+                config = self.models.get(model)
+                if agent.budget.max_cost_usd is not None and config is not None and not config.has_prices:
+                    reason = f"what model {model!r} costs is not known: set its input_ and output_usd_per_million"
+                    raise wrong(f"agents.{name}.budget.max_cost_usd", reason)
+            for key, tool in agent.tool_names():
+                if tool not in self.tools:
+                    there = nearest(tool, list(self.tools), "the tools are") if self.tools else "none is configured"
+                    raise wrong(f"agents.{name}.{key}", f"there is no tool {tool!r}; {there}")
         return self
 
     def limits_of(self, workspace: str) -> LimitsConfig:

@@ -35,6 +35,10 @@ class Catalog(Protocol):
         """What holds for runs of this target; None if there is none of that name."""
         ...
 
+    def lacks(self, kind: str, target: str, mode: str) -> str | None:
+        """What keeps this target from running in this mode, and how that is had; None if nothing."""
+        ...
+
     def names(self) -> list[str]:
         """The names of all agents."""
         ...
@@ -66,6 +70,8 @@ class Admission:
         queues = self._catalog.queues()
         if queue not in queues:
             raise _refused("queue", f"there is no queue {queue!r}; there are {', '.join(sorted(queues))}")
+        if (lack := self._catalog.lacks(submission.kind, submission.target, submission.mode)) is not None:
+            raise _refused("target", f"agent {submission.target!r} cannot run: it lacks {lack}")
         if (objection := defaults.objection(submission)) is not None:
             field, message = objection
             raise _refused(field, f"agent {submission.target!r}: {message}")

@@ -175,14 +175,16 @@ class Context:
         schema: dict[str, Any] | None = None,
         lanes: list[str] | None = None,
         expires_seconds: float | None = None,
+        subject: dict[str, Any] | None = None,
     ) -> Any:
-        """Asks a person and waits for the answer; gives the answer's data.
+        """Asks a person and waits for the answer; gives the answer's data. `subject` says what exactly it is about,
+        for programs: JSON that is shown with the approval.
 
         Raises:
             Denied: the answer was no.
             ApprovalExpired: nobody answered in time.
         """
-        return await self._pauses.ask(prompt, schema, lanes, expires_seconds)
+        return await self._pauses.ask(prompt, schema, lanes, expires_seconds, subject)
 
     async def run(
         self,

@@ -10,7 +10,7 @@ from latticed import ids
 from latticed.clock import to_text
 from latticed.engine.entry import Asked, Entry
 from latticed.engine.lasting import unbroken
-from latticed.engine.outcomes import clean, describe
+from latticed.engine.outcomes import DETAIL_LIMIT, clean, describe, to_json
 from latticed.engine.waiting import Wait
 from latticed.errors import ApprovalExpired, Denied, Misuse, RunError, SignalTimeout
 from latticed.failpoints import hit
@@ -107,13 +107,15 @@ class Pauses:
         return taken
 
     async def ask(
-        self, prompt: str, schema: dict[str, Any] | None, lanes: list[str] | None, expires_seconds: float | None
+        self, prompt: str, schema: dict[str, Any] | None, lanes: list[str] | None, expires_seconds: float | None,
+        subject: dict[str, Any] | None = None,
     ) -> Any:  # fmt: skip
         """Opens an approval and waits for its answer."""
         entry = self._entry
         Schema.of(schema, "ctx.ask")
         if not isinstance(prompt, str):
             raise Misuse("ctx.ask needs a prompt, which is a text")
+        to_json(subject, DETAIL_LIMIT, "ctx.ask's subject")
         if not isinstance(lanes, list | tuple | None) or not all(isinstance(lane, str) for lane in lanes or ()):
             raise Misuse("ctx.ask's lanes are a list of texts")
         expires = None if expires_seconds is None else micros(expires_seconds, "ctx.ask's expires_seconds")
@@ -121,7 +123,9 @@ class Pauses:
         with entry.asking("ask", "ask") as asked:
             record = asked.found
             if record is None:
-                request = ApprovalRequest(ids.new(ids.APPROVAL), clean(prompt), schema, list(lanes or ()), expires)
+                request = ApprovalRequest(
+                    ids.new(ids.APPROVAL), clean(prompt), schema, list(lanes or ()), expires, subject=subject
+                )  # fmt: skip
                 record = await self._open_approval(asked, request)
             if record.status == "waiting":
                 record = await self._await_answer(record)
@@ -142,6 +146,7 @@ class Pauses:
             approval_id=request.id,
             prompt=request.prompt,
             lanes=request.lanes,
+            subject=request.subject,
             expires_at=None if request.expires_at is None else to_text(request.expires_at),
         )
         await self._entry.write_once(

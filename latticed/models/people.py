@@ -132,6 +132,7 @@ class Approval(View):
     answered_by: str | None
     answer: JsonValue
     comment: str | None
+    subject: dict[str, Any] | None
 
 
 class ApprovalPage(View):
@@ -149,6 +150,14 @@ class Answer(Request):
     comment: Annotated[str, StringConstraints(max_length=4000)] = ""
 
 
+class ToolView(View):
+    """A tool that an agent may call."""
+
+    name: str
+    use: str
+    description: str
+
+
 class AgentView(View):
     """An agent that a run can target."""
 
@@ -160,6 +169,10 @@ class AgentView(View):
     recovery: str
     available: bool
     missing: str | None
+    modes: list[Literal["live", "simulation"]]
+    model: str | None
+    tools: list[ToolView]
+    roles: list[str]
 
 
 class AgentPage(View):

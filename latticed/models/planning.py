@@ -46,8 +46,11 @@ def _step(index: int, given: Any) -> PlanStep:
     return PlanStep(index=index, description=description.strip(), workflow=named["workflow"], tool=named["tool"])
 
 
-def objection_to(steps: Sequence[PlanStep], tools: Collection[str]) -> str | None:
-    """Why a plan may not be carried out, by the rules that need no model; None if it keeps them."""
+def objection_to(steps: Sequence[PlanStep], tools: Collection[str] | None) -> str | None:
+    """Why a plan may not be carried out, by the rules that need no model; None if it keeps them.
+
+    `tools` are what the executor can call; None where that is not known before it is asked.
+    """
     if not steps:
         return "it has no steps"
     if len(steps) > STEP_LIMIT:
@@ -55,7 +58,7 @@ def objection_to(steps: Sequence[PlanStep], tools: Collection[str]) -> str | Non
     for step in steps:
         if len(step.description) > DESCRIPTION_LIMIT:
             return f"step {step.index} is described in more than {DESCRIPTION_LIMIT} characters"
-        if step.tool is not None and step.tool not in tools:
+        if step.tool is not None and tools is not None and step.tool not in tools:
             there = f"it has {', '.join(sorted(tools))}" if tools else "it has none"
             return f"step {step.index} names the tool {step.tool!r}, which the executor does not have; {there}"
     return None

@@ -247,6 +247,8 @@ class ApprovalRequest:
     lanes: list[str]
     expires_at: int | None
     node: str | None = None
+    subject: dict[str, Any] | None = None
+    """What exactly is approved or denied, such as the call of a tool."""
 
 
 class Ending(NamedTuple):

@@ -201,6 +201,7 @@ def approval_view(row: Any) -> dict[str, Any]:
         "answered_by": row.answered_by,
         "answer": orjson.loads(row.answer),
         "comment": orjson.loads(row.comment),
+        "subject": _json(row.subject),
     }
 
 

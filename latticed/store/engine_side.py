@@ -147,6 +147,7 @@ class EngineSide:
                         id=request.id, workspace=row.workspace, run_id=row.id, node=request.node, status="pending",
                         prompt=d.json(request.prompt), schema=d.json(request.schema), lanes=d.json(request.lanes),
                         created_at=t.now, expires_at=request.expires_at, answer="null", comment="null",
+                        subject=None if request.subject is None else d.json(request.subject),
                     )
                 )  # fmt: skip
             return row

@@ -219,6 +219,7 @@ approvals = Table(
     Column("answered_by", Text),
     Column("answer", JSON_TEXT, nullable=False),
     Column("comment", JSON_TEXT, nullable=False),
+    Column("subject", JSON_TEXT),
     CheckConstraint(one_of("status", ("pending", "approved", "denied", "expired", "closed")), name="approvals_status"),
     Index("approvals_listed", "workspace", "status", "id"),
     Index("approvals_run", "run_id"),

@@ -1,4 +1,4 @@
-"""What runs on a model show beside their row.
+"""What runs on a model show beside their row; what exactly an approval is about.
 
 Frozen once released: imports nothing from latticed.
 """
@@ -22,6 +22,7 @@ STATEMENTS = (
         PRIMARY KEY (run_id)
     )
     """,
+    "ALTER TABLE approvals ADD COLUMN subject TEXT",
     "CREATE INDEX run_details_listed ON run_details (workspace, run_id)",
 )
 

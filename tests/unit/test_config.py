@@ -189,7 +189,10 @@ def test_variables_that_are_no_configuration_are_left_alone(file: Path) -> None:
             "FILE: agents.a.functoin: unknown key; did you mean agents.a.fun",
         ),
         (COMMAND + "retries = 1", "FILE: agents.a.retries: unknown key; did you mean agents.a.max_retries?"),
-        ('[agents.a]\nuse = "pipeline"', "FILE: agents.a: 'use' must be one of 'function', 'command'"),
+        (
+            '[agents.a]\nuse = "tube"',
+            "FILE: agents.a: 'use' must be one of 'function', 'command', 'pydantic-ai', 'pipeline'",
+        ),
         ("[agents.a]\nargv = []", "FILE: agents.a: 'use' is needed"),
         ('[agents.a]\nuse = "function"', "FILE: agents.a.function: is needed"),
         ("[server", "FILE: not TOML: "),

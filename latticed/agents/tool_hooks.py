@@ -1,0 +1,18 @@
+"""Where a tool call meets the hooks: `pre_tool` before it, `post_tool` after it.
+
+The one place: `durable.Calls` asks here for every tool call, with the arguments that are about to be used. Both are
+asked outside of the call's step and in the call's own branch of the journal.
+"""
+
+from typing import Any
+
+from latticed.engine.context import Context
+
+
+async def pre_tool(ctx: Context, tool: str, args: dict[str, Any]) -> dict[str, Any] | str:
+    """The arguments to call the tool with, or, as a text, why it must not be called: the model is told."""
+    return args
+
+
+async def post_tool(ctx: Context, tool: str, args: dict[str, Any], answer: dict[str, Any]) -> None:
+    """A call has been answered; `answer` is what is recorded of that, with `failed` in it if it failed."""

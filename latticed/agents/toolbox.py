@@ -1,0 +1,115 @@
+"""Tools by name: from `[tools.NAME]` to what a model can call."""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pydantic_ai.tools import Tool
+from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
+
+from latticed.agents.servers import Server
+from latticed.agents.shell import run_allowed
+from latticed.config.modelled import (
+    CommandToolConfig,
+    FunctionToolConfig,
+    McpToolConfig,
+    RunToolConfig,
+    ToolConfig,
+)
+from latticed.engine.context import Context
+from latticed.secrets import Secrets
+
+SHARED = "shared"
+"""In the place of a run's id: of a server that belongs to none."""
+CHILD = "latticed.child"
+"""The metadata of a tool whose call is a child run: what `calls` makes of it in place of a step."""
+
+
+class Toolbox:
+    """All configured tools. `load` finds what a dotted path names."""
+
+    def __init__(
+        self, configs: Mapping[str, ToolConfig], secrets: Secrets, load: Callable[[str], Any]
+    ) -> None:  # fmt: skip
+        self.configs = configs
+        self._secrets = secrets
+        self._functions = {
+            name: load(config.function) for name, config in configs.items() if isinstance(config, FunctionToolConfig)
+        }
+        self._shared: dict[str, Server] = {}
+        self._starting = asyncio.Lock()
+
+    def describe(self, names: Iterable[str]) -> list[dict[str, str]]:
+        """What these tools are, for who looks at an agent."""
+        return [{"name": name, "use": self.configs[name].use, "description": self._description(name)} for name in names]
+
+    async def open(self, ctx: Context, names: Iterable[str]) -> list[AbstractToolset[Any]]:
+        """Toolsets for one conversation: what is of the run's own begins when they are entered.
+
+        Raises:
+            ServerFailed: a shared server cannot be had.
+        """
+        toolsets: list[AbstractToolset[Any]] = []
+        tools = []
+        for name in names:
+            config = self.configs[name]
+            if isinstance(config, McpToolConfig):
+                toolsets.append(await self._server(ctx, name, config))
+            else:
+                tools.append(self._tool(ctx, name, config))
+        if tools:
+            toolsets.append(FunctionToolset(tools, id="latticed", max_retries=3))
+        return toolsets
+
+    async def _server(self, ctx: Context, name: str, config: McpToolConfig) -> Server:
+        if not config.shared:
+            return Server(name, config, self._secrets, ctx.run_id)
+        async with self._starting:
+            if name not in self._shared:
+                server = Server(name, config, self._secrets, SHARED)
+                await server.__aenter__()  # Held by the toolbox, so that it outlives each run.
+                self._shared[name] = server
+        return self._shared[name]
+
+    def _tool(self, ctx: Context, name: str, config: Any) -> Tool[Any]:
+        if isinstance(config, FunctionToolConfig):
+            return Tool(
+                self._functions[name], name=name, description=config.description or None,
+                timeout=config.timeout_seconds, takes_ctx=None,
+            )  # fmt: skip
+        if isinstance(config, RunToolConfig):
+            return self._child(name, config)
+        assert isinstance(config, CommandToolConfig)
+
+        async def command(argv: list[str]) -> dict[str, Any]:
+            return await run_allowed(config, argv, ctx.run_id)
+
+        allowed = "; ".join(" ".join([*prefix, "…"]) for prefix in config.allow)
+        about = f"{self._description(name)} Takes a command line, one argument an item. Allowed are: {allowed}"
+        return Tool(command, name=name, description=about.strip(), timeout=config.timeout_seconds)
+
+    def _child(self, name: str, config: RunToolConfig) -> Tool[Any]:
+        async def run(goal: str, inputs: dict[str, Any] | None = None) -> Any:
+            raise AssertionError("a child run is no step")
+
+        return Tool(
+            run, name=name, description=self._description(name),
+            metadata={CHILD: {"kind": config.use, "target": config.target}},
+        )  # fmt: skip
+
+    def _description(self, name: str) -> str:
+        config = self.configs[name]
+        if config.description:
+            return config.description
+        if isinstance(config, FunctionToolConfig):
+            return (inspect.getdoc(self._functions[name]) or "").partition("\n")[0]
+        if isinstance(config, RunToolConfig):
+            return f"Runs the {config.use} {config.target} and gives its output; say what it is to do by the goal."
+        return ""
+
+    async def close(self) -> None:
+        """Ends the shared servers."""
+        shared, self._shared = self._shared, {}
+        for server in shared.values():
+            await server.__aexit__(None, None, None)

@@ -1,0 +1,28 @@
+"""What all agents that work on a model share: the models, the tools, a pool of threads for plain tools."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from latticed.agents.models import Models
+from latticed.agents.toolbox import Toolbox
+from latticed.config.modelled import ModelConfig, ToolConfig
+from latticed.secrets import Secrets
+
+
+class Workbench:
+    """Made once for a configuration; closed when nobody uses it any more."""
+
+    def __init__(
+        self, models: Mapping[str, ModelConfig], tools: Mapping[str, ToolConfig], secrets: Secrets,
+        load: Callable[[str], Any], threads: int,
+    ) -> None:  # fmt: skip
+        self.models = Models(models, secrets)
+        self.tools = Toolbox(tools, secrets, load)
+        self.threads = ThreadPoolExecutor(threads, thread_name_prefix="tool")
+
+    async def close(self) -> None:
+        """Ends connections and shared servers; waits for no thread."""
+        self.threads.shutdown(wait=False, cancel_futures=True)
+        await self.tools.close()
+        await self.models.close()
