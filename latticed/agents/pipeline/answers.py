@@ -47,7 +47,9 @@ class PlanAnswer(Answer):
     @field_validator("steps", mode="before")
     @classmethod
     def _texts_are_steps(cls, steps: Any) -> Any:
-        return [{"description": step} if isinstance(step, str) else step for step in steps or []]
+        if not isinstance(steps, list):
+            return steps
+        return [{"description": step} if isinstance(step, str) else step for step in steps]
 
 
 class PlanVerdict(Answer):

@@ -202,7 +202,8 @@ class Progress:
             confidence=fact["confidence"], notes=fact["notes"], reviewed_at=at,
         )  # fmt: skip
         self.story.review_history.append(record)
-        type = {"approve": "review.approved", "reject": "review.rejected"}.get(record.outcome)
+        types = {"approve": "review.approved", "reject": "review.rejected", "failed": "review.failed"}
+        type = types.get(record.outcome)
         return [] if type is None else [(type, record.model_dump())]
 
     def _cancelled(self, fact: Fact, at: str) -> Told:
