@@ -216,6 +216,8 @@ class Endpoint:
         waiting = self._before[asked.script, asked.turn]
         turns = self._scripts.get(asked.script, ())
         turn = waiting.pop(0) if waiting else turns[min(asked.turn, len(turns) - 1)] if turns else Refuse(404)
+        if callable(turn):  # Whoever speaks in many roles decides by what was asked.
+            turn = turn(asked)
         match turn:
             case Refuse():
                 error = {"message": turn.message, "type": "error", "code": turn.code}
