@@ -6,8 +6,10 @@ is recorded before any of them begins: entered again, each finds its own records
 
 import asyncio
 import fnmatch
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -19,17 +21,32 @@ from latticed.agents import tool_hooks
 from latticed.config.modelled import ModelledBase
 from latticed.engine.context import Context
 from latticed.engine.lines import Lines
-from latticed.errors import ApprovalExpired, Denied, Final, Misuse, StepFailed
+from latticed.engine.marks import Mark, mark
+from latticed.errors import ApprovalExpired, ChildFailed, Denied, Final, Misuse, RunError, StepFailed
 from latticed.failpoints import hit
 from latticed.models.records import event
 from latticed.models.redaction import redact
 
+CHILD = "latticed.child"
+"""The metadata of a tool whose call is a child run in place of a step."""
 RESULT_SHOWN = 4_000
 """Characters of a result that its event shows; the whole is in the step."""
 _returns: TypeAdapter[Any] = TypeAdapter(ToolReturn)
 
 Call = Callable[[dict[str, Any]], Awaitable[Any]]
 """The tool itself; takes its arguments as JSON has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The call of a tool, as the model wants it. `child` says what run it is, if it is one."""
+
+    tool: str
+    args: dict[str, Any]
+    call_id: str
+    child: dict[str, str] | None = None
+    approved: bool = False
+    """Whether a person has approved it, because the tool is marked so."""
 
 
 class Calls:
@@ -73,7 +90,8 @@ class Calls:
         """
         shown = orjson.dumps(redact(args), option=orjson.OPT_INDENT_2).decode()
         prompt = f"Agent {self._name} wants to call the tool {tool} with {shown}"
-        subject = {"tool": tool, "args": redact(args), "call_id": call_id}
+        digest = hashlib.sha256(orjson.dumps(args, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        subject = {"tool": tool, "args": redact(args), "args_sha256": digest, "call_id": call_id}
         try:
             await self._ctx.ask(
                 prompt, lanes=self._config.lanes, expires_seconds=self._config.approval_seconds, subject=subject
@@ -84,31 +102,61 @@ class Calls:
             return "The call was not made: nobody approved it in time."
         return None
 
-    async def call(self, tool: str, args: dict[str, Any], call_id: str, call: Call) -> Any:
+    async def call(self, wanted: Wanted, call: Call) -> Any:
         """Makes a call, or gives its recorded result.
 
         Raises:
             ModelRetry, ToolFailed: what the model is to be told in place of a result.
             ApprovalRequired, CallDeferred: as the tool has raised them.
         """
-        async with self.line(call_id):
-            plain = args
-            policy = self._policy(tool)
-            refusal = "The policy of this agent does not allow this tool." if policy == "deny" else None
-            if refusal is None:
-                hooked = await tool_hooks.pre_tool(self._ctx, tool, plain)
-                if isinstance(hooked, str):
-                    refusal = f"The call was blocked: {hooked}"
-                else:
-                    plain = hooked
-            if refusal is None and policy == "ask":
-                refusal = await self.ask(tool, plain, call_id)
-            try:
-                answer = await self._ctx.step(f"tool:{tool}", self._perform, tool, plain, call_id, refusal, call)
-            except StepFailed as failed:
-                raise Final(failed.code, failed.reason) from failed
-            await tool_hooks.post_tool(self._ctx, tool, plain, answer)
+        async with self.line(wanted.call_id):
+            wanted, refusal = await self._admit(wanted)
+            if wanted.child is not None and refusal is None:
+                answer = await self._run_child(wanted, wanted.child)
+            else:
+                try:
+                    answer = await self._ctx.step(f"tool:{wanted.tool}", self._perform, wanted, refusal, call)
+                except StepFailed as failed:
+                    raise Final(failed.code, failed.reason) from failed
+            await tool_hooks.post_tool(self._ctx, wanted.tool, wanted.args, answer)
         return _result(answer)
+
+    async def _admit(self, wanted: Wanted) -> tuple[Wanted, str | None]:
+        """The call as it is to be made, and why it must not be, if so."""
+        policy = self._policy(wanted.tool)
+        if policy == "deny":
+            return wanted, "The policy of this agent does not allow this tool."
+        hooked = await tool_hooks.pre_tool(self._ctx, wanted.tool, wanted.args)
+        if isinstance(hooked, str):
+            return wanted, f"The call was blocked: {hooked}"
+        # Whoever approved other arguments has not approved these.
+        asks = policy == "ask" or (wanted.approved and hooked != wanted.args)
+        wanted = replace(wanted, args=hooked)
+        return wanted, await self.ask(wanted.tool, hooked, wanted.call_id) if asks else None
+
+    async def _run_child(self, wanted: Wanted, child: dict[str, str]) -> dict[str, Any]:
+        fields = self._fields(wanted)
+        await self._tell("tool.called", {**fields, "args": redact(wanted.args)})
+        goal, inputs = str(wanted.args.get("goal", "")), wanted.args.get("inputs") or {}
+        mode = self._ctx.mode
+        try:
+            output = await self._ctx.run(child["kind"], child["target"], goal=goal, inputs=inputs, mode=mode)
+            answer = self._recordable({"run": output})
+            answer = {"returned": answer["returned"]["run"]} if "returned" in answer else answer
+        except ChildFailed as failed:
+            answer = {"failed": f"The run {failed.run_id} ended {failed.status}: {failed.message}"}
+        except Final:
+            raise
+        except RunError as refused:
+            answer = {"failed": refused.message}
+        await self._tell("tool.returned", {**fields, "ok": "returned" in answer, **_shown(answer)})
+        return answer
+
+    async def _tell(self, type: str, data: dict[str, Any]) -> None:
+        await mark(self._ctx, type, lambda at: Mark({}, [event(type, at, **data)], {}))
+
+    def _fields(self, wanted: Wanted) -> dict[str, Any]:
+        return {"tool": wanted.tool, "call_id": wanted.call_id, "agent": self._name}
 
     def _policy(self, tool: str) -> str:
         for pattern, policy in self._config.policy.items():
@@ -118,27 +166,24 @@ class Calls:
 
     # Inside the step
 
-    async def _perform(
-        self, tool: str, args: dict[str, Any], call_id: str, refusal: str | None, call: Call
-    ) -> dict[str, Any]:  # fmt: skip
-        began = self._x.clock.now()
-        fields = {"tool": tool, "call_id": call_id, "agent": self._name}
-        self._x.say(event("tool.called", began, **fields, args=redact(args)), lazy=True)
+    async def _perform(self, wanted: Wanted, refusal: str | None, call: Call) -> dict[str, Any]:
+        began, fields = self._x.clock.now(), self._fields(wanted)
+        self._x.say(event("tool.called", began, **fields, args=redact(wanted.args)), lazy=True)
         hit("tool.before_call")
-        answer = {"failed": refusal} if refusal is not None else await self._answer(tool, args, call)
+        answer = {"failed": refusal} if refusal is not None else await self._answer(wanted.args, call)
         hit("tool.after_call")
         now = self._x.clock.now()
         told = {"ok": "returned" in answer or "tool_return" in answer, "duration_ms": (now - began) / 1000}
         self._x.say(event("tool.returned", now, **fields, **told, **_shown(answer)), lazy=True)
         return answer
 
-    async def _answer(self, tool: str, args: dict[str, Any], call: Call) -> dict[str, Any]:
+    async def _answer(self, args: dict[str, Any], call: Call) -> dict[str, Any]:
         seconds = self._config.tool_seconds
         limit = asyncio.timeout(seconds or None)
         try:
             async with limit:
                 value = await call(args)
-            return self._recordable(tool, value)
+            return self._recordable(value)
         except ModelRetry as retry:
             return {"retry": retry.message}
         except ToolFailed as failed:
@@ -159,7 +204,7 @@ class Calls:
             text = str(error)[:2000]
             return {"failed": f"The tool raised {type(error).__name__}: {text}".encode("utf-8", "replace").decode()}
 
-    def _recordable(self, tool: str, value: Any) -> dict[str, Any]:
+    def _recordable(self, value: Any) -> dict[str, Any]:
         limit = self._x.settings.output_limit_bytes
         if isinstance(value, str | bytes) and len(value) > limit:
             return _too_large(len(value), limit)

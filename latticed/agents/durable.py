@@ -19,7 +19,7 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolApproved, ToolDenied
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool, WrapperToolset
 
-from latticed.agents.calls import Calls
+from latticed.agents.calls import CHILD, Calls, Wanted
 from latticed.agents.requests import Requests
 
 
@@ -67,15 +67,16 @@ class DurableToolset(WrapperToolset[Any]):
         """The tool's result, from the tool or the journal."""
         if ctx.tool_call_id is None:
             return await self.wrapped.call_tool(name, tool_args, ctx, tool)
-        given: dict[str, Any] | None = None
+        given: dict[str, Any] = self.calls.plain(tool_args)
 
         async def call(args: dict[str, Any]) -> Any:
             # What was validated once is taken as it is, unless a hook has changed it.
             valid = tool_args if args == given else tool.args_validator.validate_python(args)
             return await self.wrapped.call_tool(name, valid, ctx, tool)
 
-        given = self.calls.plain(tool_args)
-        return await self.calls.call(name, given, ctx.tool_call_id, call)
+        child = (tool.tool_def.metadata or {}).get(CHILD)
+        wanted = Wanted(name, given, ctx.tool_call_id, child, bool(ctx.tool_call_approved))
+        return await self.calls.call(wanted, call)
 
 
 @dataclass

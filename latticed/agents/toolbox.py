@@ -8,6 +8,7 @@ from typing import Any
 from pydantic_ai.tools import Tool
 from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
 
+from latticed.agents.calls import CHILD
 from latticed.agents.servers import Server
 from latticed.agents.shell import run_allowed
 from latticed.config.modelled import (
@@ -22,8 +23,6 @@ from latticed.secrets import Secrets
 
 SHARED = "shared"
 """In the place of a run's id: of a server that belongs to none."""
-CHILD = "latticed.child"
-"""The metadata of a tool whose call is a child run: what `calls` makes of it in place of a step."""
 
 
 class Toolbox:
