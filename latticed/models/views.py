@@ -8,6 +8,7 @@ import orjson
 from latticed.clock import to_text
 from latticed.models.pipeline import HANDOFF_ENDS, Story
 from latticed.models.records import STOP_MODES, Birth
+from latticed.models.redaction import redact
 from latticed.states import ACTIVE, TERMINAL, UNWOUND, Status, allowed_moves
 
 NO_STORY = Story().model_dump()
@@ -165,9 +166,14 @@ def born_view(birth: Birth) -> dict[str, Any]:
 _QUEUED_MOVES = allowed_moves(Status.QUEUED)
 
 
+_FROM_OUTSIDE = ("model:", "tool:")
+"""How the names begin of steps whose outcome a model or a tool has made."""
+
+
 def step_view(row: Any) -> dict[str, Any]:
-    """As models.runs.Step, from a row of `steps`."""
+    """As models.runs.Step, from a row of `steps`. What models and tools said is shown without secrets."""
     finished = row.finished_at
+    outcome = orjson.loads(row.outcome)
     return {
         "id": f"step_{row.n}",
         "kind": row.kind,
@@ -180,7 +186,7 @@ def step_view(row: Any) -> dict[str, Any]:
         "started_at": to_text(row.started_at),
         "finished_at": _time(finished),
         "duration_ms": None if finished is None else (finished - row.started_at) / 1000,
-        "outcome": orjson.loads(row.outcome),
+        "outcome": redact(outcome) if row.name.startswith(_FROM_OUTSIDE) else outcome,
         "error": orjson.loads(row.error),
     }
 

@@ -70,8 +70,8 @@ class Pipeline:
                     raise Final(move.code, cut(move.message, REASON_LIMIT), {"role": role})
 
     async def _take_turn(self, role: str, position: int) -> Go | Rewind | Finish | Fail:
-        await self._tell("role.started", role=role)
-        hit("role.after_start")
+        if await self._tell("role.started", role=role):
+            hit("role.after_start")
         ended, said, exhausted = await self._let_work(role)
         move = decide(
             self._roles, position, ended, retries=self.progress.retries, most_retries=self._ctx.max_retries,
@@ -88,8 +88,8 @@ class Pipeline:
             }  # fmt: skip
         if isinstance(move, Rewind):
             fact["retry"] = {"notes": self.progress.story.review_history[-1].notes}
-        await self._tell("role.finished", **fact)
-        hit("role.after_end")
+        if await self._tell("role.finished", **fact):
+            hit("role.after_end")
         if exhausted is not None:
             raise exhausted
         return move
@@ -110,8 +110,9 @@ class Pipeline:
 
     # Facts
 
-    async def _tell(self, what: str, **given: Any) -> None:
-        """Records a fact, or takes the one that is recorded; either way it is part of the picture from now on."""
+    async def _tell(self, what: str, **given: Any) -> bool:
+        """Records a fact, or takes the one that is recorded; either way it is part of the picture from now on. True:
+        it is new."""
 
         def make(at: int) -> Mark:
             fact = {"what": what, "at": at, **given}
@@ -121,6 +122,7 @@ class Pipeline:
         fact, is_new = await mark(self._ctx, what, make)
         if not is_new:
             self.progress.tell(fact)
+        return is_new
 
     def _shows(self) -> dict[str, Any]:
         progress = self.progress
@@ -232,8 +234,8 @@ class Pipeline:
         return None
 
     async def _settle_step(self, step: PlanStep, status: str, note: str | None, output: str | None = None) -> None:
-        await self._tell("step.done", index=step.index, status=status, note=note, output=output)
-        hit("plan.after_step")
+        if await self._tell("step.done", index=step.index, status=status, note=note, output=output):
+            hit("plan.after_step")
 
     async def _review(self) -> tuple[Ended, str | None]:
         fact: dict[str, Any] = {"review_id": ids.new(ids.REVIEW)}
@@ -245,11 +247,12 @@ class Pipeline:
             reason = cut(describe(error)["message"], REASON_LIMIT)
             await self._tell("reviewed", **fact, outcome="failed", reason=reason, confidence=None, notes="")
             raise
-        await self._tell(
+        is_new = await self._tell(
             "reviewed", **fact, outcome=verdict.outcome, reason=cut(verdict.reason, REASON_LIMIT),
             confidence=verdict.confidence, notes=cut(verdict.notes, REASON_LIMIT),
         )  # fmt: skip
-        hit("review.after")
+        if is_new:
+            hit("review.after")
         how = {"approve": "approved", "reject": "rejected", "retry": "retry"}[verdict.outcome]
         return Ended(how, verdict.reason), None  # type: ignore[arg-type]
 

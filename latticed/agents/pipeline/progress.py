@@ -130,7 +130,8 @@ class Progress:
         handoff = self._open_handoff()
         if handoff is not None:
             told.append(self._move(handoff, fact["handed"], at))
-        told.append(("role.finished", {"role": role, "status": status, "reason": reason[:SUMMARY_LIMIT] or None}))
+        shown = {"role": role, "status": status, "retry": self.retries, "reason": reason[:SUMMARY_LIMIT] or None}
+        told.append(("role.finished", shown))
         self.role = None
         if (retry := fact.get("retry")) is not None:
             record = RetryRecord(
@@ -212,7 +213,8 @@ class Progress:
         if handoff is not None:
             told.append(self._move(handoff, "cancelled", at))
         if self.role is not None:
-            told.append(("role.finished", {"role": self.role, "status": "cancelled", "reason": None}))
+            shown = {"role": self.role, "status": "cancelled", "retry": self.retries, "reason": None}
+            told.append(("role.finished", shown))
             self.role = None
         return told
 
