@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from latticed import Context
+from latticed.engine.entry import step_key
 from latticed.errors import StepFailed
 
 Inputs = dict[str, Any]
@@ -40,19 +41,41 @@ COMMANDS: dict[str, Any] = {
     "command": {"use": "command", "argv": ["/bin/sh", str(COMMAND), "{inputs.effects}", "{inputs.seconds}"]},
     "stubborn": {"use": "command", "argv": ["/bin/sh", str(COMMAND), "{inputs.effects}", "{inputs.seconds}", "deaf"]},
 }
+APPROVES = '{"outcome": "approve", "reason": "good"}'
+SENDS_BACK = '{"outcome": "retry", "reason": "thin", "notes": "again"}'
+PIPELINES: dict[str, Any] = {
+    "pipeline": {
+        "use": "pipeline",
+        "tools": ["leave"],
+        "roles": {
+            "executor": {"simulation": [[{"tool": "leave", "args": {}}, "left"]]},
+            "reviewer": {"simulation": [APPROVES, SENDS_BACK, APPROVES]},
+        },
+    }
+}
+"""One whose reviewer sends the work back once, and whose executor calls a tool at each step."""
+TOOLS = {"leave": {"use": "function", "function": "tests.crash.agents:leave_by_tool"}}
 FUNCTIONS = ("scripted", "scripted_plain")
 AGENTS = COMMANDS | {name: {"use": "function", "function": f"tests.crash.agents:{name}"} for name in FUNCTIONS}
 
 
-def leave(ctx: Context, inputs: Inputs, key: str = "") -> str:
+def leave(ctx: Context | None, inputs: Inputs, key: str = "") -> str:
     """Appends one line, in one write: `TIME_NS KEY NONCE`; the nonce."""
     nonce = uuid.uuid4().hex
     file = os.open(inputs["effects"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        os.write(file, f"{time.time_ns()} {key or ctx.step_key} {nonce}\n".encode())
+        key = key or (ctx.step_key if ctx is not None else "")
+        os.write(file, f"{time.time_ns()} {key} {nonce}\n".encode())
     finally:
         os.close(file)
     return nonce
+
+
+async def leave_by_tool() -> str:
+    """As `leave`, as a tool; the file is the one of this daemon."""
+    key = step_key.get()
+    assert key is not None
+    return leave(None, {"effects": os.environ["EFFECTS"]}, key)
 
 
 async def pause(seconds: float) -> None:

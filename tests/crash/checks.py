@@ -92,12 +92,13 @@ def recorded_steps_never_ran_again(seen: Observed) -> Wrongs:
     for run_id, run in seen.runs.items():
         keys = set()
         for step in seen.steps[run_id]:
-            if step["kind"] != "step":
+            if step["kind"] != "step" or step["name"].startswith("model:") or step["name"] == "recall":
                 continue
             key = f"{run_id}/{step['branch']}:{step['name']}/{step['occurrence']}"
             keys.add(key)
             effects = [effect.nonce for effect in seen.effects.get(key, [])]
-            if step["status"] == "ok" and effects[-1:] != [step["outcome"]]:
+            outcome = step["outcome"]["returned"] if step["name"].startswith("tool:") else step["outcome"]
+            if step["status"] == "ok" and effects[-1:] != [outcome]:
                 yield f"{key} is recorded as {step['outcome']}; its effects are {effects}"
             if step["status"] == "failed" and not (
                 run["status"] in ENDED_BY_FORCE  # the daemon killed it
@@ -162,7 +163,7 @@ def nobody_waits_for_nothing(seen: Observed) -> Wrongs:
 def outputs_are_what_was_recorded(seen: Observed) -> Wrongs:
     """A run's output is made of its records: nonces of steps, answers, signals, its children's outputs."""
     for run_id, run in seen.runs.items():
-        if run["status"] not in ("ok", "retried_ok"):
+        if run["status"] not in ("ok", "retried_ok") or run["target"] == "pipeline":
             continue
         recorded = Counter(step["outcome"] for step in seen.steps[run_id] if step["kind"] == "step" and step["outcome"])
         if "plan" not in run["inputs"]:
@@ -178,6 +179,22 @@ def outputs_are_what_was_recorded(seen: Observed) -> Wrongs:
                     yield f"{run_id}: a child gave {result}, the children are {[child['id'] for child in children]}"
         if given != recorded:
             yield f"{run_id} gave {given} and recorded {recorded}"
+
+
+def pipelines_tell_each_fact_once(seen: Observed) -> Wrongs:
+    """A role begins and ends once in each round, each handoff is made once, and nothing that was used is forgotten."""
+    for run_id, run in seen.runs.items():
+        if run["target"] != "pipeline" or seen.begins_anew(run_id):
+            continue
+        told: Counter[tuple[Any, ...]] = Counter()
+        for event in seen.timelines[run_id]:
+            if event["type"].startswith(("role.", "handoff.", "plan.", "review.", "retry.")):
+                data = event["data"]
+                told[event["type"], data.get("role"), data.get("retry"), data.get("handoff_id")] += 1
+        yield from (f"{run_id} tells {fact} {times} times" for fact, times in told.items() if times > 1)
+        replies = sum(step["name"].startswith("model:") and step["status"] == "ok" for step in seen.steps[run_id])
+        if run["usage"]["requests"] != replies and run["status"] == "retried_ok":
+            yield f"{run_id} has used {run['usage']}, and {replies} replies are recorded"
 
 
 def cancels_held(seen: Observed) -> Wrongs:
@@ -270,6 +287,7 @@ CHECKS: tuple[Callable[[Observed], Wrongs], ...] = (
     nothing_ran_after_the_end,
     nobody_waits_for_nothing,
     outputs_are_what_was_recorded,
+    pipelines_tell_each_fact_once,
     cancels_held,
     children_follow_their_parents,
     people_are_heard_once,

@@ -53,6 +53,12 @@ class Maker:
             self._body("scripted", [["step"], ["slow", 0.3], ["step"]]) | {"recovery": "requeue"},
         ]
 
+    def pipelines(self) -> list[dict[str, Any]]:
+        """Runs on a scripted model, of every role."""
+        roles = ["researcher", "planner", "executor", "reviewer", "release"]
+        run = {"target": "pipeline", "mode": "simulation", "inputs": {}}
+        return [run, run | {"roles": roles}, run | {"inputs": {"steps": ["one", "two"]}}]
+
     # --- sorts ---
 
     def _mixed(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import psutil
 
 from tests.conftest import TERMINAL, Daemon, wait_until
 from tests.crash import checks
-from tests.crash.agents import AGENTS
+from tests.crash.agents import AGENTS, PIPELINES, TOOLS
 from tests.crash.excuses import MAX_RECOVERIES
 from tests.crash.ledger import Ledger
 from tests.crash.load import Client, Dead, Load
@@ -32,8 +32,11 @@ CONFIG: dict[str, Any] = {
 class Rig:
     """A daemon, the ledger of its clients, and the file into which all effects go."""
 
-    def __init__(self, home: Path, seed: str) -> None:
-        self.daemon = Daemon(home, CONFIG, bare=True)
+    def __init__(self, home: Path, seed: str, *, on_models: bool = False) -> None:
+        """`on_models`: with agents on models too, which make each start seconds longer."""
+        self.on_models = on_models
+        config = {**CONFIG, "agents": AGENTS | PIPELINES, "tools": TOOLS} if on_models else CONFIG
+        self.daemon = Daemon(home, config, bare=True)
         self.ledger = Ledger()
         self.effects = home / "effects"
         self.died_at = home / "died_at"
@@ -44,7 +47,10 @@ class Rig:
 
     def launch(self, failpoints: str = "") -> None:
         """Starts it, with failpoints armed, and does not wait."""
-        self.daemon.env = {"LATTICED_FAILPOINTS": failpoints, "LATTICED_FAILPOINT_LOG": str(self.died_at)}
+        self.daemon.env = {
+            "LATTICED_FAILPOINTS": failpoints, "LATTICED_FAILPOINT_LOG": str(self.died_at),
+            "EFFECTS": str(self.effects),
+        }  # fmt: skip
         # By their numbers, which nobody gets again so soon: psutil's times of birth are off by up to a second.
         self._earlier = {process["pid"] for process in self._processes()}
         self.daemon.launch()

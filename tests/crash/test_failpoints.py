@@ -14,6 +14,7 @@ OFTEN = {"commit": 25, "submit": 6, "claim": 4, "step": 12, "end": 4, "child": 2
 """The first part of a failpoint's name → at which passage to die there, so that something is under way."""
 ELSEWHERE = ("remove.", "prune.")
 """Beginnings of the names of what is passed where something is removed: test_removal.py dies there."""
+ON_MODELS = {"model", "tool", "role", "plan", "review"}
 AT_A_DRAIN = {"drain.after", "release.before", "release.after"}
 
 
@@ -28,16 +29,22 @@ def test_each_failpoint_is_somewhere_and_each_place_has_its_name() -> None:
 
 
 def test_nothing_breaks_whichever_failpoint_it_dies_at(tmp_path: Path) -> None:
-    names = [name for name in FAILPOINTS if not name.startswith(ELSEWHERE)]
+    names = [name for name in FAILPOINTS if name.partition(".")[0] not in ON_MODELS and not name.startswith(ELSEWHERE)]
     with ThreadPoolExecutor(2) as pool:  # Each half has a daemon of its own, since most of a life is its start.
-        found = list(pool.map(die_at_each, (tmp_path / "one", tmp_path / "other"), (names[::2], names[1::2])))
+        rigs = [Rig(tmp_path / home, "failpoints") for home in ("one", "other")]
+        found = list(pool.map(die_at_each, rigs, (names[::2], names[1::2])))
     wrongs = [wrong for each in found for wrong in each]
     assert not wrongs, "\n".join(wrongs)
 
 
-def die_at_each(home: Path, names: list[str]) -> list[str]:
-    """Dies at each of these failpoints, on one state directory; everything that does not hold afterwards."""
-    rig = Rig(home, "failpoints")
+def test_nothing_breaks_whichever_failpoint_of_agents_on_models_it_dies_at(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, "models", on_models=True)
+    wrongs = die_at_each(rig, [name for name in FAILPOINTS if name.partition(".")[0] in ON_MODELS])
+    assert not wrongs, "\n".join(wrongs)
+
+
+def die_at_each(rig: Rig, names: list[str]) -> list[str]:
+    """One life for each of these failpoints, on one state directory; everything that does not hold afterwards."""
     left = {name: OFTEN.get(name.partition(".")[0], 1) for name in names}
     try:
         while left:
@@ -59,7 +66,8 @@ def live_until_it_dies(rig: Rig, life: int, *, drain: bool) -> None:
     client = rig.client(f"every/{life}")
     try:
         with client.until_dead():
-            for body in Maker(str(rig.effects), Random(life)).every():
+            maker = Maker(str(rig.effects), Random(life))
+            for body in maker.pipelines() if rig.on_models else maker.every():
                 client.submit(body)
         if drain:
             rig.daemon.process.terminate()
