@@ -1,6 +1,7 @@
 """Models by name: from `[models.NAME]` to something that can be asked."""
 
 import hashlib
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from latticed.errors import Final
 from latticed.secrets import Secrets
 
 CONNECT_SECONDS = 15.0
+PRELOADED = {"openai": "pydantic_ai.models.openai", "anthropic": "pydantic_ai.models.anthropic"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Models:
         self._secrets = secrets
         self._open: dict[str, tuple[bytes, Model]] = {}
         self._clients: dict[str, Any] = {}
+        for provider in {config.provider for config in configs.values()} & PRELOADED.keys():
+            importlib.import_module(PRELOADED[provider])  # Now, not while runs are under way: it takes a second.
 
     def config(self, name: str) -> ModelConfig:
         """What `[models.NAME]` says; for `provider:model`, its provider's own defaults."""

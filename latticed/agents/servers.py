@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fastmcp.client.transports import StdioTransport, StreamableHttpTransport
+from fastmcp.exceptions import ToolError
+from mcp import MCPError as McpError
+from mcp_types import CONNECTION_CLOSED
 from pydantic_ai import RunContext
 from pydantic_ai.exceptions import ModelRetry, ToolFailed
 from pydantic_ai.mcp import MCPToolset
@@ -36,6 +39,7 @@ class Server(AbstractToolset[Any]):
         self._secrets = secrets
         self._run_id = run_id
         self._session: MCPToolset[Any] | None = None
+        self._is_dead = False
         self._users = 0
         self._lock = asyncio.Lock()
 
@@ -81,12 +85,19 @@ class Server(AbstractToolset[Any]):
         session = await self._alive()
         try:
             return await session.call_tool(name.removeprefix(self._config.prefix), tool_args, ctx, tool)
-        except (ModelRetry, ToolFailed):
-            raise
+        except ToolError as error:
+            raise ToolFailed(str(error)) from error
+        except McpError as error:
+            if error.error.code != CONNECTION_CLOSED:
+                raise ModelRetry(str(error)) from error
+            raise self._gone(session, error) from error
         except Exception as error:
-            if session.client.is_connected():
-                raise
-            raise ToolFailed(f"The tool's server went away: {type(error).__name__}: {error}"[:2000]) from error
+            raise self._gone(session, error) from error
+
+    def _gone(self, session: MCPToolset[Any], error: Exception) -> ToolFailed:
+        if session is self._session:
+            self._is_dead = True
+        return ToolFailed(f"The tool's server went away: {error or type(error).__name__}"[:2000])
 
     async def _alive(self) -> MCPToolset[Any]:
         async with self._lock:
@@ -94,11 +105,11 @@ class Server(AbstractToolset[Any]):
 
     async def _renew(self) -> MCPToolset[Any]:
         session = self._session
-        if session is not None and session.is_running and session.client.is_connected():
+        if session is not None and not self._is_dead and session.client.is_connected():
             return session
         await self._end()
         session = MCPToolset(
-            self._transport(), id=self._name, tool_error_behavior="failed", init_timeout=self._config.start_seconds,
+            self._transport(), id=self._name, tool_error_behavior="error", init_timeout=self._config.start_seconds,
             read_timeout=MOST_SECONDS,
         )  # fmt: skip
         try:
@@ -107,7 +118,7 @@ class Server(AbstractToolset[Any]):
         except Exception as error:
             reason = "it took too long" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
             raise ServerFailed(f"the MCP server {self._name} could not be reached: {reason}"[:2000]) from error
-        self._session = session
+        self._session, self._is_dead = session, False
         return session
 
     async def _end(self) -> None:

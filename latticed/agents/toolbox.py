@@ -1,15 +1,15 @@
 """Tools by name: from `[tools.NAME]` to what a model can call."""
 
 import asyncio
+import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_ai.tools import Tool
 from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
 
 from latticed.agents.calls import CHILD
-from latticed.agents.servers import Server
 from latticed.agents.shell import run_allowed
 from latticed.config.modelled import (
     CommandToolConfig,
@@ -21,6 +21,10 @@ from latticed.config.modelled import (
 from latticed.engine.context import Context
 from latticed.secrets import Secrets
 
+if TYPE_CHECKING:
+    from latticed.agents.servers import Server
+
+SERVERS = "latticed.agents.servers"
 SHARED = "shared"
 """In the place of a run's id: of a server that belongs to none."""
 
@@ -37,6 +41,8 @@ class Toolbox:
             name: load(config.function) for name, config in configs.items() if isinstance(config, FunctionToolConfig)
         }
         self._shared: dict[str, Server] = {}
+        if any(isinstance(config, McpToolConfig) for config in configs.values()):
+            importlib.import_module(SERVERS)  # Now, not while runs are under way: it takes a second.
         self._starting = asyncio.Lock()
 
     def describe(self, names: Iterable[str]) -> list[dict[str, str]]:
@@ -61,7 +67,9 @@ class Toolbox:
             toolsets.append(FunctionToolset(tools, id="latticed", max_retries=3))
         return toolsets
 
-    async def _server(self, ctx: Context, name: str, config: McpToolConfig) -> Server:
+    async def _server(self, ctx: Context, name: str, config: McpToolConfig) -> "Server":
+        from latticed.agents.servers import Server
+
         if not config.shared:
             return Server(name, config, self._secrets, ctx.run_id)
         async with self._starting:

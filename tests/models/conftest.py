@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,12 @@ def settings(endpoint: Endpoint, **more: Any) -> dict[str, Any]:
         "digest_text": {"use": "agent", "target": "echo", "description": "Runs a child."},
         "programs": {"use": "command", "allow": [["echo"], ["sh", "-c", "exit 3"]]},
         "served": {
-            "use": "mcp", "argv": MCP, "env": ["PATH", "PYTHONPATH", "LEDGER"], "secrets": {"KEPT": "secret:kept"},
+            "use": "mcp",
+            "argv": MCP,
+            "env": ["PATH", "PYTHONPATH", "LEDGER"],
+            "secrets": {"KEPT": "secret:kept"},
         },
-    }  # fmt: skip
+    }
     config = {
         "models": {
             "local": local,
@@ -44,7 +47,6 @@ def settings(endpoint: Endpoint, **more: Any) -> dict[str, Any]:
             "judge": {**READY, "agent": "agents_on_models:judge"},
             "bare": {"use": "pydantic-ai", "agent": "agents_on_models:bare"},
             "armed": {**READY, "agent": "agents_on_models:bare", "tools": ["weather", "digest_text", "programs"]},
-            "served": {**READY, "agent": "agents_on_models:bare", "tools": ["served"]},
             "wary": {**READY, "policy": {"plain_*": "deny", "add": "ask"}, "approval_seconds": 3600.0},
             "nowhere": {**READY, "model": "nowhere"},
             "hasty": {**READY, "tool_seconds": 0.2},
@@ -111,20 +113,26 @@ def ledger(modelled: Daemon) -> Ledger:
     return Ledger(modelled.home)
 
 
+@pytest.fixture(scope="module")
+def mortal(endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon that may be killed, and is to be left running."""
+    folder = tmp_path_factory.mktemp("mortal")
+    one = Daemon(folder, config=settings(endpoint), env=environment(folder))
+    try:
+        yield one.start()
+    finally:
+        one.close()
+
+
 @pytest.fixture
-def mortal(endpoint: Endpoint, daemon: Callable[..., Daemon], tmp_path: Path) -> Callable[..., tuple[Daemon, Ledger]]:
-    """Makes a daemon that may be killed, and the ledger of its tools."""
-
-    def make(more: Mapping[str, Any] | None = None, **env: str) -> tuple[Daemon, Ledger]:
-        config = settings(endpoint, **dict(more or {}))
-        made = daemon(config=config, env={**environment(tmp_path), **env})
-        return made, Ledger(tmp_path)
-
-    return make
+def done(mortal: Daemon) -> Ledger:
+    """What the tools of `mortal` have done, from now on."""
+    (mortal.home / "ledger").unlink(missing_ok=True)
+    return Ledger(mortal.home)
 
 
-@pytest.fixture
-def http_tools(tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="session")
+def http_tools() -> Iterator[str]:
     """An MCP server by streamable HTTP; its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -148,7 +156,7 @@ def _answers(port: int) -> bool:
 def approve(daemon: Daemon, run_id: str, decision: str = "approve", comment: str = "") -> dict[str, Any]:
     """Answers the one open question of a run, once it is there; the question."""
     daemon.wait(run_id, "awaiting_approval")
-    asked = [item for item in pending(daemon, run_id)]
+    asked = list(pending(daemon, run_id))
     assert len(asked) == 1, json.dumps(asked)
     answer(daemon, asked[0], decision, comment)
     return asked[0]

@@ -1,7 +1,5 @@
 """Which tools may be called: by themselves, once a person agrees, or not at all."""
 
-from collections.abc import Callable
-
 from tests.conftest import Daemon
 from tests.endpoint import Call, Endpoint, Say
 from tests.models.conftest import Ledger, answer, approve, pending
@@ -84,22 +82,6 @@ def test_a_call_beside_a_question_is_made_meanwhile(modelled: Daemon, endpoint: 
     assert modelled.wait(run["id"])["status"] == "ok"
     assert endpoint.told("beside") == ["601", "held beside"]
     assert ledger.lines("hold beside") == ["hold beside"]
-
-
-def test_a_question_survives_the_daemon(
-    mortal: Callable[..., tuple[Daemon, Ledger]], endpoint: Endpoint
-) -> None:  # fmt: skip
-    daemon, ledger = mortal()
-    run = daemon.post_run("wary", endpoint.script("survives", Call("add", a=7, b=1), Say("8")))
-    daemon.wait(run["id"], "awaiting_approval")
-    before = pending(daemon, run["id"])
-    daemon.kill()
-    daemon.start()
-    assert pending(daemon, run["id"]) == before
-    approve(daemon, run["id"])
-    assert daemon.wait(run["id"])["output"] == "8"
-    assert ledger.lines("add") == ["add 7 1"]
-    assert endpoint.asked("survives") == [1, 1]
 
 
 def test_a_run_that_waits_for_an_answer_can_be_stopped(modelled: Daemon, endpoint: Endpoint) -> None:
