@@ -177,6 +177,8 @@ class Agents:
         }
 
     def _tool(self, name: str) -> dict[str, str]:
+        if self._bench is not None:
+            return self._bench.tools.describe([name])[0]
         config = self._config.tools[name]
         return {"name": name, "use": config.use, "description": config.description}
 

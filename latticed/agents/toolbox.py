@@ -46,8 +46,8 @@ class Toolbox:
         self._starting = asyncio.Lock()
 
     def describe(self, names: Iterable[str]) -> list[dict[str, str]]:
-        """What these tools are, for who looks at an agent."""
-        return [{"name": name, "use": self.configs[name].use, "description": self._description(name)} for name in names]
+        """What these tools are, each as models.people.ToolView."""
+        return [{"name": name, "use": self.configs[name].use, "description": self.description(name)} for name in names]
 
     async def open(self, ctx: Context, names: Iterable[str]) -> list[AbstractToolset[Any]]:
         """Toolsets for one conversation: what is of the run's own begins when they are entered.
@@ -93,7 +93,7 @@ class Toolbox:
             return await run_allowed(config, argv, ctx.run_id)
 
         allowed = "; ".join(" ".join([*prefix, "…"]) for prefix in config.allow)
-        about = f"{self._description(name)} Takes a command line, one argument an item. Allowed are: {allowed}"
+        about = f"{self.description(name)} Takes a command line, one argument an item. Allowed are: {allowed}"
         return Tool(command, name=name, description=about.strip(), timeout=config.timeout_seconds)
 
     def _child(self, name: str, config: RunToolConfig) -> Tool[Any]:
@@ -101,11 +101,12 @@ class Toolbox:
             raise AssertionError("a child run is no step")
 
         return Tool(
-            run, name=name, description=self._description(name),
+            run, name=name, description=self.description(name),
             metadata={CHILD: {"kind": config.use, "target": config.target}},
         )  # fmt: skip
 
-    def _description(self, name: str) -> str:
+    def description(self, name: str) -> str:
+        """What a tool is, for a model and for who looks at an agent."""
         config = self.configs[name]
         if config.description:
             return config.description

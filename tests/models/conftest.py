@@ -23,8 +23,9 @@ def settings(endpoint: Endpoint, **more: Any) -> dict[str, Any]:
     local = {"model": "scripted", "base_url": endpoint.url, "timeout_seconds": 20.0}
     tools = {
         "weather": {"use": "function", "function": "agents_on_models:weather"},
-        "digest_text": {"use": "agent", "target": "echo", "description": "Runs a child."},
-        "programs": {"use": "command", "allow": [["echo"], ["sh", "-c", "exit 3"]]},
+        "echo_run": {"use": "agent", "target": "echo", "description": "Runs a child."},
+        "failing_run": {"use": "agent", "target": "failer"},
+        "programs": {"use": "command", "allow": [["echo"], ["sleep"], ["sh", "-c", "exit 3"]]},
         "served": {
             "use": "mcp",
             "argv": MCP,
@@ -46,7 +47,12 @@ def settings(endpoint: Endpoint, **more: Any) -> dict[str, Any]:
             "helper": READY,
             "judge": {**READY, "agent": "agents_on_models:judge"},
             "bare": {"use": "pydantic-ai", "agent": "agents_on_models:bare"},
-            "armed": {**READY, "agent": "agents_on_models:bare", "tools": ["weather", "digest_text", "programs"]},
+            "armed": {
+                **READY,
+                "agent": "agents_on_models:bare",
+                "tools": ["weather", "echo_run", "failing_run", "programs"],
+            },
+            "staged": {**READY, "simulation": [{"tool": "add", "args": {"a": 2, "b": 2}}, "four"]},
             "wary": {**READY, "policy": {"plain_*": "deny", "add": "ask"}, "approval_seconds": 3600.0},
             "nowhere": {**READY, "model": "nowhere"},
             "hasty": {**READY, "tool_seconds": 0.2},
