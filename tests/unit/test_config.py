@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from latticed.config import (
     BUILT_IN_AGENTS,
@@ -17,6 +18,7 @@ from latticed.config import (
     ConfigError,
     FunctionConfig,
     LimitsConfig,
+    PipelineConfig,
     QueueConfig,
     Settings,
     load,
@@ -70,7 +72,10 @@ def keys_of(model: type[BaseModel], table: str) -> set[str]:
 
 
 def test_the_annotated_file_holds_every_key_of_the_model_and_no_other() -> None:
-    tables = {"queues.default": QueueConfig, "agents.digest": FunctionConfig, "agents.search": CommandConfig}
+    tables = {
+        "queues.default": QueueConfig, "agents.digest": FunctionConfig, "agents.search": CommandConfig,
+        "agents.research": PipelineConfig,
+    }  # fmt: skip
     for name, field in Settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             tables[name] = field.annotation
@@ -83,8 +88,9 @@ def test_the_annotated_file_shows_the_defaults() -> None:
     shipped = load(SHIPPED, None, {}, {})
     assert shipped.model_copy(update={"agents": {}}).model_dump(exclude={"state_dir"}) == Settings().model_dump()
     for agent in shipped.agents.values():
-        defaults = {name: field.default for name, field in type(agent).model_fields.items() if not field.is_required()}
-        assert agent.model_dump(include=set(defaults) - {"description"}) == {
+        fields = type(agent).model_fields.items()
+        defaults = {name: to_jsonable_python(field.default) for name, field in fields if not field.is_required()}
+        assert agent.model_dump(mode="json", include=set(defaults) - {"description"}) == {
             name: value for name, value in defaults.items() if name != "description"
         }
 
