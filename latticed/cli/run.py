@@ -56,7 +56,15 @@ def run(
     priority: Annotated[int | None, typer.Option(metavar="N", help="-100 to 100, higher first. [default: 0]")] = None,
     deadline: Annotated[str | None, typer.Option(metavar="TIME", help="Give it up after so long: 90s, 5m, 2h.")] = None,
     run_at: Annotated[str | None, typer.Option(metavar="TIME", help="Not before: RFC 3339, or +5m.")] = None,
-    max_retries: Annotated[int | None, typer.Option(metavar="N", help="Attempts after a failed one: 0 to 5.")] = None,
+    max_retries: Annotated[
+        int | None, typer.Option(metavar="N", help="Attempts after a failed one, or a reviewer's retries: 0 to 5.")
+    ] = None,
+    role: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A role of a pipeline, in order. [default: the agent's]")
+    ] = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="With a scripted model in place of the real one.")
+    ] = False,
     recovery: Annotated[
         Literal["resume", "requeue", "interrupt"] | None,
         typer.Option(help="What becomes of it if the daemon dies. [default: the agent's]"),
@@ -80,6 +88,8 @@ def run(
         deadline_seconds=None if deadline is None else arguments.seconds("--deadline", deadline),
         run_at=None if run_at is None else arguments.moment("--run-at", run_at, SystemClock().now()),
         max_retries=max_retries,
+        roles=role or None,
+        mode="simulation" if simulate else None,
         recovery=recovery,
         tags=arguments.pairs("--tag", tag or []) or None,
         idempotency_key=idempotency_key,

@@ -184,11 +184,13 @@ def run_lines(run: Document, screen: Screen) -> Iterator[str]:
             ),
             ("not before", screen.when(run["run_at"]) if run["run_at"] else None),
             ("deadline", took(run["deadline_seconds"] * 1000) if run["deadline_seconds"] else None),
+            ("role", run.get("current_role")),
             ("started", f"{screen.when(began)}{_tries(run)}" if began else None),
             ("waits for", _pause(pause, screen) if pause else None),
             ("cancel", _cancel(cancel, screen) if cancel else None),
             ("finished", screen.when(run["finished_at"]) if run["finished_at"] else None),
             ("took", screen.between(began, run["finished_at"]) if began and run["finished_at"] else None),
+            ("usage", ", ".join(_usage(run))),
             ("abandoned", f"its {run['abandoned']} could not be stopped" if run.get("abandoned") else None),
             ("error", f"{plain(error['code'])}: {plain(error['message'])}" if error else None),
         ]
@@ -203,6 +205,17 @@ def _tries(run: Document) -> str:
     if run["recoveries"]:
         tries.append(f"recovered {run['recoveries']} times" if run["recoveries"] > 1 else "recovered once")
     return f", {', '.join(tries)}" if tries else ""
+
+
+def _usage(run: Document) -> Iterator[str]:
+    usage = run.get("usage") or {}
+    if usage.get("requests"):
+        yield f"{usage['requests']} requests"
+        yield f"{usage['input_tokens']} + {usage['output_tokens']} tokens"
+        if usage["cost_usd"]:
+            yield f"{usage['cost_usd']:.4f} USD"
+    if run.get("mode") == "simulation":
+        yield "simulated"
 
 
 def _pause(pause: Document, screen: Screen) -> str:

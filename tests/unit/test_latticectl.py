@@ -191,6 +191,23 @@ def test_what_a_run_is_given_reaches_the_daemon(server: Scripted) -> None:
     assert server.asked[0].headers["idempotency-key"] == "k"
 
 
+def test_the_roles_of_a_pipeline_and_a_simulation_can_be_asked_for(server: Scripted) -> None:
+    server.answers.append(accepted())
+    assert call(["run", "research", "hi", "--role", "planner", "--role", "executor", "--simulate"]) == 0
+    assert server.asked[0].body == {
+        "kind": "agent", "target": "research", "goal": "hi", "roles": ["planner", "executor"], "mode": "simulation",
+    }  # fmt: skip
+
+
+def test_what_a_run_has_used_is_shown(server: Scripted, capsys: pytest.CaptureFixture[str]) -> None:
+    used = {"requests": 3, "input_tokens": 40, "output_tokens": 5, "cost_usd": 0.25}
+    server.answers.append(Answer(200, run("running", usage=used, mode="simulation", current_role="executor")))
+    assert call(["runs", "show", "run_1"]) == 0
+    shown = capsys.readouterr().out
+    assert "3 requests, 40 + 5 tokens, 0.2500 USD, simulated" in shown
+    assert "executor" in shown
+
+
 def test_a_started_run_is_named(server: Scripted, capsys: pytest.CaptureFixture[str]) -> None:
     server.answers.extend([accepted(), accepted()])
     assert call(["run", "echo", "hi"]) == 0

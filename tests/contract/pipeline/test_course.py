@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from latticed.models.runs import Run, RunSummary
 from tests.conftest import Daemon
 from tests.contract.pipeline.conftest import Casting
 from tests.contract.pipeline.roles import APPROVE, REJECT, RETRY, Refuse, Say
@@ -21,6 +22,7 @@ def test_the_default_roles_plan_carry_out_and_review(stage: Daemon, cast: Castin
     play = cast()
     run = stage.run("team", play.goal)
     assert run["status"] == "ok", run["error"]
+    assert Run.model_validate(run).plan is not None, "it has the shape that is promised"
     assert play.roles() == ["planner", "plan review", "executor", "executor", "reviewer"]
     assert [(s["index"], s["description"], s["status"]) for s in run["plan"]["steps"]] == [
         (1, "look", "done"), (2, "act", "done"),
@@ -189,3 +191,4 @@ def test_a_list_of_runs_has_the_usage_and_not_the_story(stage: Daemon, cast: Cas
     assert listed["id"] == run["id"]
     assert listed["usage"] == run["usage"]
     assert "handoffs" not in listed
+    RunSummary.model_validate(listed)

@@ -1,11 +1,12 @@
 """What a pipeline refuses, before it begins or on its way, and what it keeps to itself."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.conftest import Daemon
+from tests.conftest import ROOT, Daemon
 from tests.contract.pipeline.conftest import Casting
 from tests.contract.pipeline.roles import APPROVE, RETRY, Call
 
@@ -232,3 +233,14 @@ def test_a_researcher_knows_what_earlier_runs_came_to(stage: Daemon, cast: Casti
     elsewhere = cast()
     assert stage.run("team", elsewhere.goal, roles=["researcher", "executor"])["status"] == "ok"
     assert "the bridge holds" not in elsewhere.prompts("researcher")[0], "what is of another workspace is unknown"
+
+
+# --- what is shipped ---
+
+
+def test_the_pipeline_that_is_shipped_runs_as_a_simulation(daemon: Callable[..., Daemon]) -> None:
+    one = daemon(args=("--config", str(ROOT / "config" / "latticed.toml")))
+    refused(one, "research")
+    run = one.run("research", "Compare two bridges", mode="simulation")
+    assert run["status"] == "ok", run["error"]
+    assert [step["status"] for step in run["plan"]["steps"]] == ["done"] * 3
