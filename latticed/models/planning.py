@@ -5,6 +5,7 @@ from typing import Any
 
 from latticed.models.pipeline import DESCRIPTION_LIMIT, STEP_LIMIT, PlanStep
 
+NAME_LIMIT = 200
 NO_WORKFLOWS = "workflows cannot be run by this version"
 
 
@@ -38,8 +39,8 @@ def _step(index: int, given: Any) -> PlanStep:
     named: dict[str, str | None] = {}
     for key in ("workflow", "tool"):
         value = given.get(key) or None
-        if value is not None and not isinstance(value, str):
-            raise BadPlan(f"step {index}: its {key} is not a name")
+        if value is not None and not (isinstance(value, str) and len(value) <= NAME_LIMIT):
+            raise BadPlan(f"step {index}: its {key} is not a name of at most {NAME_LIMIT} characters")
         named[key] = value
     if named["workflow"] and named["tool"]:
         raise BadPlan(f"step {index} names a workflow and a tool; it can name one of them")

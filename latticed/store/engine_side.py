@@ -46,6 +46,8 @@ _READY = (
     .where(runs.c.due_at.is_(None), d.literal(one_of("runs.status", CLAIMABLE)))
     .order_by(runs.c.priority.desc(), runs.c.id)
 )
+_LATELY = 500
+"""How many earlier runs on models are looked through for those that are like one."""
 _ENDING = d.Query(select(runs.c.id, runs.c.status, runs.c.output, runs.c.error).where(runs.c.id == d.parameter("id")))
 _ANSWER = d.Query(
     select(approvals.c.status, approvals.c.answer, approvals.c.comment).where(approvals.c.id == d.parameter("id"))
@@ -171,14 +173,16 @@ class EngineSide:
 
     async def recall(self, row: RunRow, limit: int) -> list[dict[str, Any]]:
         """What the newest earlier runs like this one came to, newest first: goal and summary of those that ended well,
-        of the same workspace, target and mode."""
+        of the same workspace, target and mode, among the newest of the workspace."""
+        earlier = (details.c.workspace == row.workspace, details.c.run_id < row.id)
+        lately = select(details.c.run_id).where(*earlier).order_by(details.c.run_id.desc()).limit(_LATELY)
         statement = (
             select(details.c.run_id, bodies.c.goal, d.json_text(runs.c.output, "summary").label("summary"))
             .join_from(details, runs, runs.c.id == details.c.run_id)
             .join(bodies, bodies.c.run_id == details.c.run_id)
             .where(
-                details.c.workspace == row.workspace, details.c.run_id < row.id, runs.c.target == row.target,
-                runs.c.mode == row.mode, d.literal(one_of("runs.status", WELL)),
+                details.c.run_id.in_(lately), runs.c.target == row.target, runs.c.mode == row.mode,
+                d.literal(one_of("runs.status", WELL)),
             )
             .order_by(details.c.run_id.desc())
             .limit(limit)

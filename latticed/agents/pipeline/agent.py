@@ -9,7 +9,18 @@ import structlog
 from latticed import ids
 from latticed.agents.pipeline import roles as texts
 from latticed.agents.pipeline.answers import Answer, Findings, PlanAnswer, PlanVerdict, Verdict
-from latticed.agents.pipeline.course import EXECUTOR, PLANNER, REVIEWER, Ended, Fail, Finish, Go, Rewind, decide
+from latticed.agents.pipeline.course import (
+    EXECUTOR,
+    PLANNER,
+    REVIEWER,
+    Ended,
+    Fail,
+    Finish,
+    Go,
+    Rewind,
+    decide,
+    has_failed,
+)
 from latticed.agents.pipeline.packets import Brief, cut, make_packet
 from latticed.agents.pipeline.progress import Progress
 from latticed.agents.pipeline.speaking import Speaking
@@ -29,6 +40,9 @@ log = structlog.get_logger()
 LAST_WORD_SECONDS = 2.0
 """How long a cancelled pipeline may take to record that."""
 REASON_LIMIT = 2_000
+ITEM_LIMIT = 2_000
+OUTPUT_FRAME = 1_024
+"""What an output has around what is said in it, with some to spare."""
 _FATAL = (JournalConflict, Misuse, StepInterrupted)
 _ENDS = {"ok": "completed", "approved": "completed", "failed": "blocked", "rejected": "rejected",
          "retry": "retry_requested"}  # fmt: skip
@@ -78,7 +92,7 @@ class Pipeline:
             complete=self.progress.complete,
         )  # fmt: skip
         fact: dict[str, Any] = {
-            "role": role, "status": "failed" if ended.how == "failed" else "ok", "handed": _ENDS[ended.how],
+            "role": role, "status": "failed" if has_failed(role, ended) else "ok", "handed": _ENDS[ended.how],
             "reason": cut(ended.reason, REASON_LIMIT), "said": said,
         }  # fmt: skip
         if isinstance(move, Go | Rewind) and exhausted is None:
@@ -146,7 +160,8 @@ class Pipeline:
         return make_packet(self.progress, "")
 
     async def _ask(self, role: str, prompt: str, step: PlanStep | None = None) -> str:
-        return await self._speaking.ask(self._ctx, self.progress, role, prompt, step=step)
+        said: str = redact(await self._speaking.ask(self._ctx, self.progress, role, prompt, step=step))
+        return said
 
     async def _ask_for(self, kind: type[A], role: str, prompt: str, instructions: str | None = None) -> A:
         return await self._speaking.ask_for(kind, self._ctx, self.progress, role, prompt, instructions)
@@ -154,14 +169,14 @@ class Pipeline:
     async def _research(self) -> tuple[Ended, str | None]:
         store, x = self._ctx.entry.x.store, self._ctx.entry.x
         known = await self._ctx.step("recall", partial(store.recall, x.row, MEMORY_LIMIT))
-        found = await self._ask_for(Findings, "researcher", texts.to_research(self._packet(), known))
-        items = redact(found.items)
+        found = await self._ask_for(Findings, "researcher", texts.to_research(self._packet(), self.progress, known))
+        items = [cut(item, ITEM_LIMIT) for item in redact(found.items)]
         await self._tell("remembered", role="researcher", items=items, snapshot_id=ids.new(ids.SNAPSHOT))
         return Ended("ok", f"{len(items)} findings"), "\n".join(items)
 
     async def _plan(self) -> tuple[Ended, str | None]:
         if self._inputs.get("steps") is None:
-            asked = texts.to_plan(self._packet(), self._config.tools_of(EXECUTOR))
+            asked = texts.to_plan(self._packet(), self.progress, self._config.tools_of(EXECUTOR))
             answer = await self._ask_for(PlanAnswer, PLANNER, asked)
             return await self._settle_plan("planner", [step.model_dump() for step in answer.steps]), None
         return await self._settle_plan("inputs", self._inputs["steps"]), None
@@ -186,7 +201,7 @@ class Pipeline:
         return Ended("rejected", reason)
 
     async def _judge_plan(self) -> tuple[str, str, str]:
-        asked = texts.to_review_plan(self._packet(), self.progress.steps)
+        asked = texts.to_review_plan(self._packet(), self.progress)
         try:
             verdict = await self._ask_for(PlanVerdict, REVIEWER, asked, texts.PLAN_REVIEW)
         except _FATAL:
@@ -222,6 +237,7 @@ class Pipeline:
         """Does one step; what went wrong, if anything did."""
         try:
             said = await self._ask(EXECUTOR, texts.to_execute(self._packet(), self.progress, step), step)
+            self._need_room(said)
         except _FATAL:
             raise
         except Exception as error:
@@ -230,8 +246,17 @@ class Pipeline:
             if _ends_all(error):
                 raise
             return str(message)
-        await self._settle_step(step, "done", None, redact(said))
+        await self._settle_step(step, "done", None, said)
         return None
+
+    def _need_room(self, said: str) -> None:
+        """Raises if the run's output could not be recorded with this in it."""
+        limit = self._ctx.entry.x.settings.output_limit_bytes
+        if len(_json(self.progress.output())) + len(_json(said)) + OUTPUT_FRAME > limit:
+            raise Final(
+                "too_large",
+                f"the work has more than the {limit} bytes that may be recorded; have it stored elsewhere",
+            )
 
     async def _settle_step(self, step: PlanStep, status: str, note: str | None, output: str | None = None) -> None:
         if await self._tell("step.done", index=step.index, status=status, note=note, output=output):
@@ -259,7 +284,8 @@ class Pipeline:
     async def _do(self, role: str) -> tuple[Ended, str | None]:
         """The release role, and those of the configuration's own."""
         to_ask = texts.to_release if role == "release" else texts.to_do
-        said: str = redact(await self._ask(role, to_ask(self._packet(), self.progress)))
+        said = await self._ask(role, to_ask(self._packet(), self.progress))
+        self._need_room(said)
         return Ended("ok", cut(said, 200)), said
 
 

@@ -48,6 +48,11 @@ class Fail:
 Move = Go | Rewind | Finish | Fail
 
 
+def has_failed(role: str, ended: Ended) -> bool:
+    """Whether the role has not done its part. A reviewer that rejects has; a planner whose plan is rejected has not."""
+    return ended.how == "failed" or (ended.how == "rejected" and role != REVIEWER)
+
+
 def decide(
     roles: Sequence[str], position: int, ended: Ended, *, retries: int, most_retries: int, complete: bool
 ) -> Move:

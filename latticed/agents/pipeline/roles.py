@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from latticed.agents.pipeline.packets import cut
+from latticed.agents.pipeline.packets import Brief, cut
 from latticed.agents.pipeline.progress import Progress
 from latticed.config.modelled import BudgetConfig
 from latticed.models.pipeline import ContextPacket, PlanStep
@@ -13,6 +13,7 @@ RESULT_LIMIT = 12_000
 """Characters of one step's result that a role reads; with more, it reads its beginning."""
 RESULTS_LIMIT = 60_000
 CONSTRAINTS, CONSTRAINT_LIMIT = 20, 500
+INPUTS_LIMIT = 20_000
 
 INSTRUCTIONS = {
     "researcher": (
@@ -53,9 +54,11 @@ def constraints(inputs: dict[str, Any], budget: BudgetConfig) -> list[str]:
     return [cut(text, CONSTRAINT_LIMIT) for text in texts if isinstance(text, str)][:CONSTRAINTS] + limits
 
 
-def handed(packet: ContextPacket) -> str:
-    """A packet as a role reads it."""
-    return f"Objective:\n{packet.objective}\n\nContext (JSON):\n{_json(_of_use(packet))}"
+def handed(packet: ContextPacket, brief: Brief) -> str:
+    """A packet as a role reads it, with what the run was given."""
+    given = {key: value for key, value in brief.inputs.items() if key not in ("steps", "constraints")}
+    inputs = f"\n\nInputs (JSON):\n{cut(_json(given), INPUTS_LIMIT)}" if given else ""
+    return f"Objective:\n{packet.objective}{inputs}\n\nContext (JSON):\n{_json(_of_use(packet))}"
 
 
 def _of_use(packet: ContextPacket) -> dict[str, object]:
@@ -67,22 +70,22 @@ def _json(value: object) -> str:
     return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
 
 
-def to_research(packet: ContextPacket, known: list[object]) -> str:
+def to_research(packet: ContextPacket, progress: Progress, known: list[object]) -> str:
     """What the researcher is asked."""
     earlier = f"\n\nFrom earlier runs (JSON):\n{_json(known)}" if known else ""
-    return f"{handed(packet)}{earlier}\n\nReport what is needed to reach the objective."
+    return f"{handed(packet, progress.brief)}{earlier}\n\nReport what is needed to reach the objective."
 
 
-def to_plan(packet: ContextPacket, tools: list[str]) -> str:
+def to_plan(packet: ContextPacket, progress: Progress, tools: list[str]) -> str:
     """What the planner is asked."""
     there = f"The executor has these tools: {', '.join(tools)}." if tools else "The executor has no tools."
-    return f"{handed(packet)}\n\n{there}\nMake the plan."
+    return f"{handed(packet, progress.brief)}\n\n{there}\nMake the plan."
 
 
-def to_review_plan(packet: ContextPacket, steps: list[PlanStep]) -> str:
+def to_review_plan(packet: ContextPacket, progress: Progress) -> str:
     """What the reviewer of a plan is asked."""
-    plan = [step.model_dump(include={"index", "description", "tool", "workflow"}) for step in steps]
-    return f"{handed(packet)}\n\nThe plan (JSON):\n{_json(plan)}\n\nMay it be carried out?"
+    plan = [step.model_dump(include={"index", "description", "tool", "workflow"}) for step in progress.steps]
+    return f"{handed(packet, progress.brief)}\n\nThe plan (JSON):\n{_json(plan)}\n\nMay it be carried out?"
 
 
 def to_execute(packet: ContextPacket, progress: Progress, step: PlanStep) -> str:
@@ -90,7 +93,7 @@ def to_execute(packet: ContextPacket, progress: Progress, step: PlanStep) -> str
     tool = f"\nUse the tool {step.tool} for it." if step.tool else ""
     done = results(progress)
     return (
-        f"{handed(packet)}\n\nResults so far (JSON):\n{done}\n\n"
+        f"{handed(packet, progress.brief)}\n\nResults so far (JSON):\n{done}\n\n"
         f"Carry out step {step.index} of {len(progress.steps)}:\n{step.description}{tool}"
     )
 
@@ -98,17 +101,17 @@ def to_execute(packet: ContextPacket, progress: Progress, step: PlanStep) -> str
 def to_review(packet: ContextPacket, progress: Progress) -> str:
     """What the reviewer is asked."""
     failed = f"\n\nRoles that failed (JSON):\n{_json(progress.failed)}" if progress.failed else ""
-    return f"{handed(packet)}\n\nThe work (JSON):\n{results(progress)}{failed}\n\nJudge the work."
+    return f"{handed(packet, progress.brief)}\n\nThe work (JSON):\n{results(progress)}{failed}\n\nJudge the work."
 
 
 def to_release(packet: ContextPacket, progress: Progress) -> str:
     """What the release role is asked."""
-    return f"{handed(packet)}\n\nThe work (JSON):\n{results(progress)}\n\nWrite the final summary."
+    return f"{handed(packet, progress.brief)}\n\nThe work (JSON):\n{results(progress)}\n\nWrite the final summary."
 
 
 def to_do(packet: ContextPacket, progress: Progress) -> str:
     """What a role of the configuration's own is asked."""
-    return f"{handed(packet)}\n\nThe work so far (JSON):\n{results(progress)}\n\nDo your part."
+    return f"{handed(packet, progress.brief)}\n\nThe work so far (JSON):\n{results(progress)}\n\nDo your part."
 
 
 def results(progress: Progress) -> str:

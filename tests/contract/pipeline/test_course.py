@@ -185,6 +185,23 @@ def test_the_whole_output_is_kept_and_only_packets_are_cut(stage: Daemon, cast: 
         assert next_one is None or next_one["created_at"] >= handoff["created_at"]
 
 
+def test_work_that_cannot_be_recorded_fails_the_step_and_keeps_what_was_there(stage: Daemon, cast: Casting) -> None:
+    long = Say("word " * 120_000, pieces=9)
+    play = cast(executor=lambda at: "short" if at.step == 1 else long, planner={"steps": ["a", "b", "c"]})
+    run = stage.run("team", play.goal, roles=["planner", "executor"])
+    assert (run["status"], run["error"]["code"]) == ("failed", "role_failed")
+    assert "more than the 1048576 bytes" in run["error"]["message"]
+    assert [step["status"] for step in run["plan"]["steps"]] == ["done", "done", "failed"]
+    assert [each["output"] and len(each["output"]) for each in run["output"]["results"]] == [5, 600_000, None]
+
+
+def test_inputs_are_told_to_every_role(stage: Daemon, cast: Casting) -> None:
+    play = cast()
+    stage.run("team", play.goal, inputs={"river": "the Glomma", "steps": ["one"]})
+    for role in ("plan review", "executor", "reviewer"):
+        assert "the Glomma" in play.prompts(role)[0]
+
+
 def test_a_list_of_runs_has_the_usage_and_not_the_story(stage: Daemon, cast: Casting) -> None:
     run = stage.run("team", cast().goal)
     listed = stage.client.get(stage.path("runs"), params={"target": "team", "limit": 1}).json()["items"][0]
