@@ -41,11 +41,12 @@ class Plan(View):
 
 
 class PlanReview(View):
-    """Whether a plan may be carried out. `by`: `rules`, or the role that was asked."""
+    """Whether the plan may be carried out, as it was judged last. `by`: `rules`, or the role that was asked."""
 
     plan_id: str
-    outcome: Literal["approve", "reject"]
+    outcome: Literal["approve", "reject", "retry"]
     reason: str
+    notes: str
     by: str
     reviewed_at: str
 
@@ -62,7 +63,7 @@ class ReviewRecord(View):
 
 
 class RetryRecord(View):
-    """One time that the work went back to the executor."""
+    """One time that the work went back to the executor, or the plan to the planner."""
 
     retry: int
     source: str

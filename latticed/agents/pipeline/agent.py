@@ -1,5 +1,6 @@
 """The role pipeline as an agent: each role at work, each fact recorded, until one of its rules says that it is over."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -154,9 +155,11 @@ class Pipeline:
     # Roles
 
     def _packet(self) -> ContextPacket:
-        """What the role at work was told: the packet of its handoff, or, for the first, one of its own."""
-        if self.progress.story.handoffs:
-            return self.progress.story.handoffs[-1].context_packet
+        """What the role at work was told: the packet of its handoff; for the first role, and for a planner whose plan
+        was sent back since, one that says how things stand now."""
+        handoffs = self.progress.story.handoffs
+        if handoffs and handoffs[-1].context_packet.retry.number == self.progress.retries:
+            return handoffs[-1].context_packet
         return make_packet(self.progress, "")
 
     async def _ask(self, role: str, prompt: str, step: PlanStep | None = None) -> str:
@@ -175,14 +178,19 @@ class Pipeline:
         return Ended("ok", f"{len(items)} findings"), "\n".join(items)
 
     async def _plan(self) -> tuple[Ended, str | None]:
-        if self._inputs.get("steps") is None:
+        if self._inputs.get("steps") is not None:
+            return await self._settle_plan("inputs", self._inputs["steps"]), None
+        while True:
             asked = texts.to_plan(self._packet(), self.progress, self._config.tools_of(EXECUTOR))
             answer = await self._ask_for(PlanAnswer, PLANNER, asked)
-            return await self._settle_plan("planner", [step.model_dump() for step in answer.steps]), None
-        return await self._settle_plan("inputs", self._inputs["steps"]), None
+            ended = await self._settle_plan("planner", [step.model_dump() for step in answer.steps])
+            if ended.how != "retry" or self.progress.retries >= self._ctx.max_retries:
+                return replace(ended, how="rejected") if ended.how == "retry" else ended, None
+            await self._tell("plan.sent_back")
 
     async def _settle_plan(self, source: str, given: Any) -> Ended:
-        """Makes the plan and has it reviewed: by the rules, and by the reviewer if there is one."""
+        """Makes the plan and has it reviewed: by the rules, and by the reviewer if there is one, which can send back a
+        plan that a planner has made."""
         try:
             steps = steps_of(given)
         except BadPlan as error:
@@ -190,27 +198,29 @@ class Pipeline:
         objection = objection_to(steps, self._speaking.plannable())
         shown = [step.model_dump() | {"description": cut(step.description, DESCRIPTION_LIMIT)} for step in steps]
         await self._tell("planned", plan_id=ids.new(ids.PLAN), source=source, steps=shown[:STEP_LIMIT])
-        outcome, reason, by = "approve", f"{len(steps)} steps, which keep the rules", "rules"
+        verdict, by = PlanVerdict(outcome="approve", reason=f"{len(steps)} steps, which keep the rules"), "rules"
         if objection is not None:
-            outcome, reason = "reject", objection
+            verdict = PlanVerdict(outcome="reject", reason=objection)
         elif REVIEWER in self._roles and source != "goal":
-            outcome, reason, by = await self._judge_plan()
-        await self._tell("plan.reviewed", outcome=outcome, reason=cut(reason, REASON_LIMIT), by=by)
+            verdict, by = await self._judge_plan(), REVIEWER
+        outcome = "reject" if verdict.outcome == "retry" and source != "planner" else verdict.outcome
+        reason, notes = cut(verdict.reason, REASON_LIMIT), cut(verdict.notes, REASON_LIMIT)
+        await self._tell("plan.reviewed", outcome=outcome, reason=reason, notes=notes, by=by)
         if outcome == "approve":
             return Ended("ok", f"a plan of {len(steps)} steps")
-        return Ended("rejected", reason)
+        return Ended("retry" if outcome == "retry" else "rejected", reason)
 
-    async def _judge_plan(self) -> tuple[str, str, str]:
+    async def _judge_plan(self) -> PlanVerdict:
         asked = texts.to_review_plan(self._packet(), self.progress)
         try:
-            verdict = await self._ask_for(PlanVerdict, REVIEWER, asked, texts.PLAN_REVIEW)
+            return await self._ask_for(PlanVerdict, REVIEWER, asked, texts.PLAN_REVIEW)
         except _FATAL:
             raise
         except Exception as error:
             if _ends_all(error):
                 raise
-            return "reject", f"the reviewer did not judge the plan: {describe(error)['message']}", REVIEWER
-        return verdict.outcome, verdict.reason, REVIEWER
+            reason = f"the reviewer did not judge the plan: {describe(error)['message']}"
+            return PlanVerdict(outcome="reject", reason=reason)
 
     async def _execute(self) -> tuple[Ended, str | None]:
         if self.progress.story.plan is None:

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from latticed.models.pipeline import MEMORY_LIMIT
 
 Text = Annotated[str, Field(min_length=1)]
+TOOL = "final_result"
+"""The tool by which a model answers that rather calls than writes JSON."""
 A = TypeVar("A", bound="Answer")
 
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*?)\n?\s*```", re.DOTALL)
@@ -27,7 +29,7 @@ class Answer(BaseModel):
     @classmethod
     def wanted(cls) -> str:
         """What a model is told of it."""
-        return f"Answer by the tool `answer`, or with one JSON object and nothing else, such as: {cls.EXAMPLE}"
+        return f"Answer by the tool `{TOOL}`, or with one JSON object and nothing else, such as: {cls.EXAMPLE}"
 
 
 class PlannedStep(Answer):
@@ -52,14 +54,6 @@ class PlanAnswer(Answer):
         return [{"description": step} if isinstance(step, str) else step for step in steps]
 
 
-class PlanVerdict(Answer):
-    """Whether a plan may be carried out."""
-
-    EXAMPLE = '{"outcome": "approve" or "reject", "reason": "…"}'
-    outcome: Literal["approve", "reject"]
-    reason: Text
-
-
 class Verdict(Answer):
     """What a reviewer says of the work. `confidence` is from 0 to 1; `notes` are for whoever does it again."""
 
@@ -80,6 +74,10 @@ class Verdict(Answer):
         return "\n".join(notes) if isinstance(notes, list) and all(isinstance(n, str) for n in notes) else notes
 
 
+class PlanVerdict(Verdict):
+    """What a reviewer says of a plan, before anything of it is done."""
+
+
 class Findings(Answer):
     """What a researcher has found: at most ten items, each of which stands by itself."""
 
@@ -98,6 +96,8 @@ def read(kind: type[A], text: str) -> A:
         value = orjson.loads(fenced[0] if len(fenced) == 1 else text)
     except ValueError:
         raise BadAnswer(f"{text.strip()[:80]!r} is not the JSON that was asked for") from None
+    if isinstance(value, list) and kind is PlanAnswer:
+        value = {"steps": value}
     try:
         return kind.model_validate(value)
     except ValidationError as error:

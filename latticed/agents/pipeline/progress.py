@@ -51,6 +51,7 @@ class Progress:
             "remembered": self._remembered,
             "planned": self._planned,
             "plan.reviewed": self._plan_reviewed,
+            "plan.sent_back": self._plan_sent_back,
             "step.done": self._step_done,
             "reviewed": self._reviewed,
             "cancelled": self._cancelled,
@@ -134,12 +135,7 @@ class Progress:
         told.append(("role.finished", shown))
         self.role = None
         if (retry := fact.get("retry")) is not None:
-            record = RetryRecord(
-                retry=self.retries + 1, source=role, target=fact["target"], reason=reason, notes=retry["notes"],
-                requested_at=at,
-            )  # fmt: skip
-            self.story.retry_history.append(record)
-            told.append(("retry.requested", {**record.model_dump(), "max_retries": self.brief.most_retries}))
+            told.append(self._retry(role, fact["target"], reason, retry["notes"], at))
         if (target := fact.get("target")) is not None:
             told.append(self._hand_over(role, target, reason, fact, at))
         return told
@@ -182,11 +178,23 @@ class Progress:
     def _plan_reviewed(self, fact: Fact, at: str) -> Told:
         assert self.story.plan is not None
         review = PlanReview(
-            plan_id=self.story.plan.plan_id, outcome=fact["outcome"], reason=fact["reason"], by=fact["by"],
-            reviewed_at=at,
+            plan_id=self.story.plan.plan_id, outcome=fact["outcome"], reason=fact["reason"],
+            notes=fact["notes"], by=fact["by"], reviewed_at=at,
         )  # fmt: skip
         self.story.plan_review = review
         return [("plan.reviewed", review.model_dump())]
+
+    def _plan_sent_back(self, fact: Fact, at: str) -> Told:
+        review = self.story.plan_review
+        assert review is not None
+        return [self._retry(review.by, "planner", review.reason, review.notes, at)]
+
+    def _retry(self, source: str, target: str, reason: str, notes: str, at: str) -> tuple[str, dict[str, Any]]:
+        record = RetryRecord(
+            retry=self.retries + 1, source=source, target=target, reason=reason, notes=notes, requested_at=at
+        )
+        self.story.retry_history.append(record)
+        return "retry.requested", {**record.model_dump(), "max_retries": self.brief.most_retries}
 
     def _step_done(self, fact: Fact, at: str) -> Told:
         step = next(step for step in self.steps if step.index == fact["index"])

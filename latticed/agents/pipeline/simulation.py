@@ -15,7 +15,9 @@ def simulated(role: str, kind: type[Answer] | None, progress: Progress, step: Pl
         texts = (f"Look at what is asked: {goal}", f"Do it: {goal}", "Check the result against what was asked")
         return PlanAnswer(steps=[PlannedStep(description=text) for text in texts]).model_dump_json()
     if kind is PlanVerdict:
-        return PlanVerdict(outcome="approve", reason="simulated: the plan keeps the rules").model_dump_json()
+        return PlanVerdict(
+            outcome="approve", reason="simulated: the plan keeps the rules", confidence=1
+        ).model_dump_json()
     if kind is Verdict:
         failed = [step.index for step in progress.steps if step.status == "failed"]
         if progress.failed or failed:

@@ -7,7 +7,7 @@ from pydantic_ai import ModelRetry
 from pydantic_ai.output import TextOutput, ToolOutput
 
 from latticed.agents.conversation import converse
-from latticed.agents.pipeline.answers import Answer, BadAnswer, read
+from latticed.agents.pipeline.answers import TOOL, Answer, BadAnswer, read
 from latticed.agents.pipeline.course import EXECUTOR
 from latticed.agents.pipeline.progress import Progress
 from latticed.agents.pipeline.roles import INSTRUCTIONS
@@ -54,7 +54,7 @@ class Speaking:
             RunError: it has said nothing that can be used; `code` is stable.
         """
         wanted = f"{instructions or self._instructions(role)}\n\n{kind.wanted()}"
-        output = [ToolOutput(kind, name="answer", description=kind.__doc__), TextOutput(_reader(kind))]
+        output = [ToolOutput(kind, name=TOOL, description=kind.__doc__), TextOutput(_reader(kind))]
         answer = simulated(role, kind, progress, None)
         said: A = await self._converse(ctx, progress, role, prompt, wanted, output, answer)
         return said

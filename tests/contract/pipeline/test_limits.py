@@ -105,6 +105,33 @@ def test_a_plan_that_its_review_rejects_is_not_carried_out(stage: Daemon, cast: 
     assert [step["status"] for step in run["plan"]["steps"]] == ["planned", "planned"]
 
 
+def test_a_plan_that_is_sent_back_is_made_again_with_the_notes(stage: Daemon, cast: Casting) -> None:
+    sent_back = RETRY | {"notes": "begin with the roof"}
+    play = cast(plan_review=[sent_back, APPROVE], planner=[{"steps": ["walls"]}, {"steps": ["roof"]}])
+    run = stage.run("team", play.goal, roles=["researcher", "planner", "executor", "reviewer"])
+    assert run["status"] == "retried_ok", run["error"]
+    assert play.roles() == ["researcher", "planner", "plan review", "planner", "plan review", "executor", "reviewer"]
+    assert "begin with the roof" in play.prompts("planner")[1]
+    assert [step["description"] for step in run["plan"]["steps"]] == ["roof"]
+    assert [(each["source"], each["target"]) for each in run["retry_history"]] == [("reviewer", "planner")]
+    assert run["plan_review"]["outcome"] == "approve"
+
+
+def test_plans_and_work_share_the_retries(stage: Daemon, cast: Casting) -> None:
+    plans = stage.run("team", cast(plan_review=RETRY).goal)
+    assert (plans["status"], plans["error"]["code"]) == ("failed", "plan_rejected")
+    assert len(plans["retry_history"]) == 2
+    both = stage.run("team", cast(plan_review=[RETRY, APPROVE], reviewer=RETRY).goal, max_retries=2)
+    assert (both["status"], both["error"]["code"]) == ("failed", "retries_exhausted")
+    assert [each["target"] for each in both["retry_history"]] == ["planner", "executor"]
+
+
+def test_given_steps_that_are_sent_back_are_rejected(stage: Daemon, cast: Casting) -> None:
+    run = stage.run("team", cast(plan_review=RETRY).goal, inputs={"steps": ["one"]})
+    assert (run["status"], run["error"]["code"]) == ("failed", "plan_rejected")
+    assert run["plan_review"]["outcome"] == "reject"
+
+
 def test_a_plan_review_that_is_nonsense_does_not_approve(stage: Daemon, cast: Casting) -> None:
     play = cast(plan_review="banana")
     run = stage.run("team", play.goal)
@@ -113,7 +140,7 @@ def test_a_plan_review_that_is_nonsense_does_not_approve(stage: Daemon, cast: Ca
 
 
 def test_a_plan_of_ten_thousand_steps_is_not_carried_out(stage: Daemon, cast: Casting) -> None:
-    play = cast(planner=Call("answer", steps=[{"description": "again"}] * 10_000))
+    play = cast(planner=Call("final_result", steps=[{"description": "again"}] * 10_000))
     run = stage.run("team", play.goal)
     assert (run["status"], run["error"]["code"]) == ("failed", "plan_rejected")
     assert "10000 steps" in run["plan_review"]["reason"]
@@ -159,7 +186,7 @@ def test_the_executor_has_its_tools_and_children_and_others_have_none(stage: Dae
     offered = {role: {t["function"]["name"] for t in body.get("tools", [])} for role, body in
                zip(play.roles(), (each.body for each in play.endpoint.of(play.name)), strict=True)}  # fmt: skip
     assert offered["executor"] == {"weather", "ask_echo", "sell"}
-    assert offered["reviewer"] == offered["planner"] == {"answer"}
+    assert offered["reviewer"] == offered["planner"] == {"final_result"}
 
 
 # --- secrets ---

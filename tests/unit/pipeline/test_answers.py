@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latticed.agents.pipeline.answers import BadAnswer, Findings, PlanAnswer, PlanVerdict, Verdict, read
+from latticed.agents.pipeline.answers import BadAnswer, Findings, PlanAnswer, Verdict, read
 
 GOOD = {"outcome": "retry", "reason": "thin", "confidence": 0.4, "notes": "more"}
 
@@ -58,6 +58,5 @@ def test_at_most_ten_findings() -> None:
         read(Findings, json.dumps({"items": ["x"] * 11}))
 
 
-def test_a_plan_is_never_sent_back_only_approved_or_rejected() -> None:
-    with pytest.raises(BadAnswer):
-        read(PlanVerdict, '{"outcome": "retry", "reason": "x"}')
+def test_a_plan_may_be_a_bare_list_of_steps() -> None:
+    assert [step.description for step in read(PlanAnswer, '["a", "b"]').steps] == ["a", "b"]
