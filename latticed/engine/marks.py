@@ -18,6 +18,13 @@ class Mark(NamedTuple):
     shows: dict[str, Any]
 
 
+def comes_next(ctx: Context) -> bool:
+    """Whether a mark is the next thing in the journal, so that whatever else the code would ask for now was not
+    recorded the first time, and must not be begun."""
+    branch = ctx.entry.branch()
+    return branch.ordered and branch.cursor < len(branch.records) and branch.records[branch.cursor].kind == "mark"
+
+
 async def mark(ctx: Context, name: str, make: Callable[[int], Mark]) -> tuple[dict[str, Any], bool]:
     """Records what `make` makes of this moment, and gives its fact; entered again, gives the fact that is recorded and
     makes nothing. True: it is new.

@@ -85,7 +85,7 @@ class Pipeline:
                     raise Final(move.code, cut(move.message, REASON_LIMIT), {"role": role})
 
     async def _take_turn(self, role: str, position: int) -> Go | Rewind | Finish | Fail:
-        if await self._tell("role.started", role=role):
+        if (await self._tell("role.started", role=role))[1]:
             hit("role.after_start")
         ended, said, exhausted = await self._let_work(role)
         move = decide(
@@ -103,7 +103,8 @@ class Pipeline:
             }  # fmt: skip
         if isinstance(move, Rewind):
             fact["retry"] = {"notes": self.progress.story.review_history[-1].notes}
-        if await self._tell("role.finished", **fact):
+        _, is_new = await self._tell("role.finished", **fact)
+        if is_new:
             hit("role.after_end")
         if exhausted is not None:
             raise exhausted
@@ -125,7 +126,7 @@ class Pipeline:
 
     # Facts
 
-    async def _tell(self, what: str, **given: Any) -> bool:
+    async def _tell(self, what: str, **given: Any) -> tuple[dict[str, Any], bool]:
         """Records a fact, or takes the one that is recorded; either way it is part of the picture from now on. True:
         it is new."""
 
@@ -137,7 +138,7 @@ class Pipeline:
         fact, is_new = await mark(self._ctx, what, make)
         if not is_new:
             self.progress.tell(fact)
-        return is_new
+        return fact, is_new
 
     def _shows(self) -> dict[str, Any]:
         progress = self.progress
@@ -251,11 +252,10 @@ class Pipeline:
         except _FATAL:
             raise
         except Exception as error:
-            message = describe(error)["message"]
-            await self._settle_step(step, "failed", cut(message, REASON_LIMIT))
+            note = await self._settle_step(step, "failed", cut(describe(error)["message"], REASON_LIMIT))
             if _ends_all(error):
                 raise
-            return str(message)
+            return note
         await self._settle_step(step, "done", None, said)
         return None
 
@@ -268,9 +268,15 @@ class Pipeline:
                 f"the work has more than the {limit} bytes that may be recorded; have it stored elsewhere",
             )
 
-    async def _settle_step(self, step: PlanStep, status: str, note: str | None, output: str | None = None) -> None:
-        if await self._tell("step.done", index=step.index, status=status, note=note, output=output):
+    async def _settle_step(
+        self, step: PlanStep, status: str, note: str | None, output: str | None = None
+    ) -> str | None:  # fmt: skip
+        """Records how a step ended; the note that is recorded of it."""
+        fact, is_new = await self._tell("step.done", index=step.index, status=status, note=note, output=output)
+        if is_new:
             hit("plan.after_step")
+        told: str | None = fact["note"]
+        return told
 
     async def _review(self) -> tuple[Ended, str | None]:
         fact: dict[str, Any] = {"review_id": ids.new(ids.REVIEW)}
@@ -282,7 +288,7 @@ class Pipeline:
             reason = cut(describe(error)["message"], REASON_LIMIT)
             await self._tell("reviewed", **fact, outcome="failed", reason=reason, confidence=None, notes="")
             raise
-        is_new = await self._tell(
+        _, is_new = await self._tell(
             "reviewed", **fact, outcome=verdict.outcome, reason=cut(verdict.reason, REASON_LIMIT),
             confidence=verdict.confidence, notes=cut(verdict.notes, REASON_LIMIT),
         )  # fmt: skip

@@ -15,6 +15,8 @@ from latticed.agents.pipeline.simulation import simulated
 from latticed.agents.workbench import Workbench
 from latticed.config.pipeline import PipelineConfig, RoleConfig
 from latticed.engine.context import Context
+from latticed.engine.marks import comes_next
+from latticed.errors import RunError
 from latticed.models.pipeline import PlanStep
 
 A = TypeVar("A", bound=Answer)
@@ -63,6 +65,8 @@ class Speaking:
         self, ctx: Context, progress: Progress, role: str, prompt: str, instructions: str, output_type: Any,
         answer: str,
     ) -> Any:  # fmt: skip
+        if comes_next(ctx):  # What could not even be begun, such as with a tool's server away, is a failure that stays.
+            raise RunError(f"the {role} could not begin to speak with its model")
         own = self.config.roles.get(role, NOTHING_OF_ITS_OWN)
         scripts = own.simulation or [self.config.simulation or answer]
         script = scripts[min(progress.conversations[role], len(scripts) - 1)]

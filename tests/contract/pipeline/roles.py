@@ -2,9 +2,11 @@
 
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.conftest import Daemon
@@ -83,8 +85,8 @@ class Cast:
         return found
 
 
-def configuration(endpoint: Endpoint) -> dict[str, Any]:
-    """Pipelines of every sort on one scripted model."""
+def configuration(endpoint: Endpoint, home: Path) -> dict[str, Any]:
+    """Pipelines of every sort on one scripted model. The server of `late` is a program that is not there yet."""
     model = {"base_url": endpoint.url, "model": "scripted", "attempts": 1}
     piped = {"use": "pipeline", "model": "scripted"}
     tool = {"use": "function", "function": "tests.contract.pipeline.tools:weather"}
@@ -95,6 +97,7 @@ def configuration(endpoint: Endpoint) -> dict[str, Any]:
             "weather": tool,
             "sell": {"use": "function", "function": "tests.contract.pipeline.tools:sell"},
             "ask_echo": {"use": "agent", "target": "echo"},
+            "late": {"use": "mcp", "argv": [sys.executable, str(home / "late.py")]},
         },
         "agents": {
             "team": piped,
@@ -105,6 +108,7 @@ def configuration(endpoint: Endpoint) -> dict[str, Any]:
             },
             "poor": piped | {"budget": {"max_requests": 0}},
             "frugal": piped | {"budget": {"max_requests": 3}},
+            "waiter": piped | {"tools": ["late"]},
             "dry": {"use": "pipeline"},
             "rehearsed": {"use": "pipeline", "roles": {
                 "reviewer": {"simulation": [json.dumps(each) for each in (APPROVE, RETRY, APPROVE)]},
@@ -114,9 +118,9 @@ def configuration(endpoint: Endpoint) -> dict[str, Any]:
 
 
 @contextmanager
-def playing(home: Any, endpoint: Endpoint, **options: Any) -> Iterator[Daemon]:
+def playing(home: Path, endpoint: Endpoint, **options: Any) -> Iterator[Daemon]:
     """A daemon with these pipelines."""
-    one = Daemon(home, config=configuration(endpoint), **options)
+    one = Daemon(home, config=configuration(endpoint, home), **options)
     try:
         yield one
     finally:

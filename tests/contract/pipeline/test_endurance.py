@@ -1,11 +1,14 @@
 """Pipelines that are killed, stopped, asked about and done again: nothing is paid for twice, nothing made is lost."""
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import mcp_server
 from tests.conftest import Daemon, wait_until
 from tests.contract.pipeline.conftest import Casting
 from tests.contract.pipeline.roles import APPROVE, RETRY, Call, Place, Say, playing
@@ -75,7 +78,7 @@ def test_a_kill_in_the_executors_third_call_pays_for_nothing_twice(mortal: Daemo
 def test_killed_between_any_two_facts_it_goes_on_where_it_was(mortal: Daemon, cast: Casting) -> None:
     play = cast(reviewer=[RETRY, APPROVE])
     env, run_id = mortal.env, ""
-    deaths = ["role.after_start:2", "plan.after_step", "model.after_reply", "review.after", "role.after_end"]
+    deaths = ["plan.after_step", "model.after_reply", "review.after"]
     try:
         for failpoint in deaths:
             if mortal.running:
@@ -99,6 +102,22 @@ def test_killed_between_any_two_facts_it_goes_on_where_it_was(mortal: Daemon, ca
     ]  # fmt: skip
     assert len(run["review_history"]) == 2
     told_once(mortal, run)
+
+
+def test_a_failure_that_was_recorded_stays_one_although_its_cause_is_gone(mortal: Daemon, cast: Casting) -> None:
+    gate = Gate()
+    play = cast(reviewer=Say(json.dumps(APPROVE), gate=gate))
+    run = mortal.post_run("waiter", play.goal)
+    assert gate.reached.wait(20)
+    mortal.kill()
+    gate.open()
+    shutil.copy(Path(mcp_server.__file__), mortal.home / "late.py")
+    run = mortal.start().wait(run["id"])
+    assert run["status"] == "partial", run["error"]
+    assert [step["status"] for step in run["plan"]["steps"]] == ["failed", "skipped"]
+    assert "late" in run["plan"]["steps"][0]["note"]
+    assert "executor" not in play.roles()
+    assert mortal.run("waiter", cast().goal)["status"] == "ok", "who begins now can speak"
 
 
 # --- cancels ---
