@@ -43,7 +43,7 @@ class DaemonError(Exception):
 class Daemon:
     """One state directory and the process that serves it."""
 
-    def __init__(self, directory: Path, *, profile: Profile | None = None) -> None:
+    def __init__(self, directory: Path, *, profile: Profile | None = None, config: str = CONFIG) -> None:
         self.directory = directory
         self.state_dir = directory / "state"
         self.log = directory / "daemon.log"
@@ -54,7 +54,7 @@ class Daemon:
         self._sampling: Sampling | None = None
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
-        self._config.write_text(CONFIG)
+        self._config.write_text(config)
 
     def launch(self) -> float:
         """Starts the process and gives the time it was started at, in Unix seconds; it is not ready yet."""

@@ -86,7 +86,11 @@ async def hold(
     """As `converse`, with an agent that is there already. What it has of its own stays: model, tools, output."""
     calls = Calls(ctx, name, config)
     requests = Requests(ctx, name, use, config.budget, used_so_far(ctx))
-    capabilities: list[AbstractCapability[Any]] = [Durable(requests, calls), UseThreadExecutor(bench.threads)]
+    capabilities: list[AbstractCapability[Any]] = [
+        Durable(requests, calls, bench.turnstile),
+        UseThreadExecutor(bench.threads),
+    ]
+    await bench.turnstile.pass_()
     own = await bench.tools.open(ctx, config.tools if tools is None else tools)
     try:
         result = await agent.run(

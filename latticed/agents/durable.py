@@ -21,13 +21,15 @@ from pydantic_ai.toolsets import AbstractToolset, ToolsetTool, WrapperToolset
 
 from latticed.agents.calls import CHILD, Calls, Wanted
 from latticed.agents.requests import Requests
+from latticed.agents.turnstile import Turnstile
 
 
 class DurableModel(WrapperModel):
     """Asks by steps of the run."""
 
-    def __init__(self, wrapped: Model, requests: Requests, calls: Calls) -> None:
+    def __init__(self, wrapped: Model, requests: Requests, calls: Calls, turnstile: Turnstile) -> None:
         super().__init__(wrapped)
+        self._turnstile = turnstile
         self._requests = requests
         self._calls = calls
 
@@ -38,8 +40,10 @@ class DurableModel(WrapperModel):
         model_request_parameters: ModelRequestParameters,
     ) -> ModelResponse:
         """The reply, from the model or the journal."""
+        await self._turnstile.pass_()
         reply = await self._requests.reply(self.wrapped, messages, model_settings, model_request_parameters)
         self._calls.expect(reply)
+        await self._turnstile.pass_()
         return reply
 
     @asynccontextmanager
@@ -60,6 +64,7 @@ class DurableToolset(WrapperToolset[Any]):
     """Calls by steps of the run."""
 
     calls: Calls
+    turnstile: Turnstile
 
     async def call_tool(
         self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]
@@ -76,7 +81,10 @@ class DurableToolset(WrapperToolset[Any]):
 
         child = (tool.tool_def.metadata or {}).get(CHILD)
         wanted = Wanted(name, given, ctx.tool_call_id, child, bool(ctx.tool_call_approved))
-        return await self.calls.call(wanted, call)
+        try:
+            return await self.calls.call(wanted, call)
+        finally:
+            await self.turnstile.pass_()
 
 
 @dataclass
@@ -85,14 +93,15 @@ class Durable(AbstractCapability[Any]):
 
     requests: Requests
     calls: Calls
+    turnstile: Turnstile
 
     def get_wrapper_model(self, model: Model) -> Model:
         """The seam of the model."""
-        return DurableModel(model, self.requests, self.calls)
+        return DurableModel(model, self.requests, self.calls, self.turnstile)
 
     def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> AbstractToolset[Any]:
         """The seam of the tools."""
-        return DurableToolset(toolset, self.calls)
+        return DurableToolset(toolset, self.calls, self.turnstile)
 
     async def handle_deferred_tool_calls(
         self, ctx: RunContext[Any], *, requests: DeferredToolRequests

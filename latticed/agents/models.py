@@ -28,6 +28,8 @@ class ModelInUse:
     config: ModelConfig
     key: str | None = None
     streams: bool = True
+    joins: bool = False
+    """Whether text comes joined from where it is read."""
 
     def settings(self) -> ModelSettings:
         """What each request says unless its agent says otherwise."""
@@ -95,7 +97,7 @@ class Models:
             except Exception as error:
                 message = str(error).replace(key, "[redacted]") if key else str(error)
                 raise Final("model_misconfigured", f"model {name}: {message}") from None
-        return ModelInUse(name, known[1], config, key)
+        return ModelInUse(name, known[1], config, key, joins=config.provider == "openai" and name in self._clients)
 
     def _make(self, name: str, config: ModelConfig, key: str | None) -> Model:
         if config.provider == "openai" and (key is not None or config.base_url is not None):
@@ -138,13 +140,15 @@ class Models:
         """The connections of a model; one set for it, whatever its key is."""
         import httpx2
 
+        from latticed.agents.wire import join
+
         if name not in self._clients:
             self._clients[name] = httpx2.AsyncClient(
                 timeout=httpx2.Timeout(
                     config.silence_seconds, connect=CONNECT_SECONDS, pool=config.timeout_seconds
                 ),
                 limits=httpx2.Limits(max_connections=config.connections, max_keepalive_connections=config.connections),
-                follow_redirects=False,
+                follow_redirects=False, event_hooks={"response": [join]},
             )  # fmt: skip
         return self._clients[name]
 

@@ -30,7 +30,7 @@ from latticed.engine.execution import Execution
 from latticed.engine.retrying import backoff_seconds
 from latticed.errors import Final, RunError, StepFailed
 from latticed.failpoints import hit
-from latticed.models.records import event
+from latticed.models.records import NewEvent, event
 
 JOIN_SECONDS = 0.08
 """How long text is joined before it is told; with the time that the disk takes, a reader is not 100 ms behind."""
@@ -96,15 +96,15 @@ class Requests:
     ) -> dict[str, Any]:  # fmt: skip
         if (spent := self._used.spent(self._budget)) is not None:
             raise Final("budget_exceeded", f"{spent}; another request would exceed it")
-        told = _Text(self._x.say, self._x.clock.now, {"agent": self._name, "request": self._number, "attempt": attempt})
         hit("model.before_request")
+        fields = {"agent": self._name, "request": self._number, "attempt": attempt}
+        seconds = 0.0 if self._model.joins else JOIN_SECONDS
+        told = _Text(self._x.say, self._x.clock.now, fields, seconds)
+        request = self._stream(model, messages, settings, params, told)
         try:
-            request = self._stream(model, messages, settings, params, told)
             response = await self._until_cut(request, self._model.config.timeout_seconds)
         except Exception as error:
             return self._later(fault(error, self._model.name), attempt)
-        finally:
-            told.flush()
         hit("model.after_reply")
         used = Used(1, response.usage.input_tokens, response.usage.output_tokens, self._model.cost(response))
         self._used.add(used)
@@ -118,17 +118,20 @@ class Requests:
         self, model: Model, messages: list[ModelMessage], settings: ModelSettings | None,
         params: ModelRequestParameters, told: "_Text",
     ) -> ModelResponse:  # fmt: skip
-        if not self._model.streams:
-            response = await model.request(messages, settings, params)
-            told.add(response.text or "")
-            return response
-        async with model.request_stream(messages, settings, params) as stream:
-            async for each in stream:
-                if isinstance(each, PartStartEvent) and isinstance(each.part, TextPart):
-                    told.add(each.part.content)
-                elif isinstance(each, PartDeltaEvent) and isinstance(each.delta, TextPartDelta):
-                    told.add(each.delta.content_delta)
-            return stream.get()
+        try:
+            if not self._model.streams:
+                response = await model.request(messages, settings, params)
+                told.add(response.text or "")
+                return response
+            async with model.request_stream(messages, settings, params) as stream:
+                async for each in stream:
+                    if isinstance(each, PartStartEvent) and isinstance(each.part, TextPart):
+                        told.add(each.part.content)
+                    elif isinstance(each, PartDeltaEvent) and isinstance(each.delta, TextPartDelta):
+                        told.add(each.delta.content_delta)
+                return stream.get()
+        finally:
+            told.flush()
 
     async def _until_cut(self, request: Coroutine[Any, Any, ModelResponse], seconds: float) -> ModelResponse:
         """The request, cut at once by a cancel, of any mode: half a reply is worth nothing, and goes on costing."""
@@ -176,7 +179,10 @@ class Requests:
 class _Text:
     """A reply's text on its way to the timeline, joined."""
 
-    def __init__(self, say: Callable[..., None], now: Callable[[], int], fields: dict[str, Any]) -> None:
+    def __init__(
+        self, say: Callable[[NewEvent], object], now: Callable[[], int], fields: dict[str, Any], seconds: float
+    ) -> None:  # fmt: skip
+        self._seconds = seconds
         self._say = say
         self._now = now
         self._fields = fields
@@ -193,7 +199,7 @@ class _Text:
         if self._size >= TEXT_LIMIT:
             self.flush()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(JOIN_SECONDS, self.flush)
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self.flush)
 
     def flush(self) -> None:
         """Tells what there is."""

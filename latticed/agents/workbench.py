@@ -6,6 +6,7 @@ from typing import Any
 
 from latticed.agents.models import Models
 from latticed.agents.toolbox import Toolbox
+from latticed.agents.turnstile import Turnstile
 from latticed.config.modelled import ModelConfig, ToolConfig
 from latticed.secrets import Secrets
 
@@ -19,6 +20,7 @@ class Workbench:
     ) -> None:  # fmt: skip
         self.models = Models(models, secrets)
         self.tools = Toolbox(tools, secrets, load)
+        self.turnstile = Turnstile()
         self.threads = ThreadPoolExecutor(threads, thread_name_prefix="tool")
 
     async def close(self) -> None:
