@@ -181,7 +181,8 @@ class EngineSide:
             .join_from(details, runs, runs.c.id == details.c.run_id)
             .join(bodies, bodies.c.run_id == details.c.run_id)
             .where(
-                details.c.run_id.in_(lately), runs.c.target == row.target, runs.c.mode == row.mode,
+                details.c.run_id.in_(lately), runs.c.workspace == row.workspace, runs.c.target == row.target,
+                runs.c.mode == row.mode,
                 d.literal(one_of("runs.status", WELL)),
             )
             .order_by(details.c.run_id.desc())
