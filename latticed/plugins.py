@@ -60,6 +60,7 @@ class Agents:
 
         Raises:
             BadPlugin: one cannot be used; nothing else has changed.
+            ConfigError: a tool cannot be one.
             NoSecret: one that a model or a tool needs is not there.
         """
         self._config = config

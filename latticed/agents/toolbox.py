@@ -11,6 +11,7 @@ from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
 
 from latticed.agents.calls import CHILD
 from latticed.agents.shell import run_allowed
+from latticed.config.fields import ConfigError
 from latticed.config.modelled import (
     CommandToolConfig,
     FunctionToolConfig,
@@ -38,7 +39,9 @@ class Toolbox:
         self.configs = configs
         self._secrets = secrets
         self._functions = {
-            name: load(config.function) for name, config in configs.items() if isinstance(config, FunctionToolConfig)
+            name: _function(name, config, load(config.function))
+            for name, config in configs.items()
+            if isinstance(config, FunctionToolConfig)
         }
         self._shared: dict[str, Server] = {}
         if any(isinstance(config, McpToolConfig) for config in configs.values()):
@@ -81,10 +84,7 @@ class Toolbox:
 
     def _tool(self, ctx: Context, name: str, config: Any) -> Tool[Any]:
         if isinstance(config, FunctionToolConfig):
-            return Tool(
-                self._functions[name], name=name, description=config.description or None,
-                timeout=config.timeout_seconds, takes_ctx=None,
-            )  # fmt: skip
+            return self._functions[name]
         if isinstance(config, RunToolConfig):
             return self._child(name, config)
         assert isinstance(config, CommandToolConfig)
@@ -111,7 +111,7 @@ class Toolbox:
         if config.description:
             return config.description
         if isinstance(config, FunctionToolConfig):
-            return (inspect.getdoc(self._functions[name]) or "").partition("\n")[0]
+            return self._functions[name].description or ""
         if isinstance(config, RunToolConfig):
             return f"Runs the {config.use} {config.target} and gives its output; say what it is to do by the goal."
         return ""
@@ -121,3 +121,17 @@ class Toolbox:
         shared, self._shared = self._shared, {}
         for server in shared.values():
             await server.__aexit__(None, None, None)
+
+
+def _function(name: str, config: FunctionToolConfig, function: Any) -> Tool[Any]:
+    """The tool that a function is.
+
+    Raises:
+        ConfigError: a model could not be told how to call it.
+    """
+    about = config.description or (inspect.getdoc(function) or "").partition("\n")[0]
+    try:
+        return Tool(function, name=name, description=about or None, timeout=config.timeout_seconds)
+    except Exception as error:
+        reason = f"{config.function} cannot be a tool: {type(error).__name__}: {error}"
+        raise ConfigError(f"tools.{name}: {' '.join(reason.split())[:500]}") from error

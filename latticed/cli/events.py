@@ -87,6 +87,28 @@ def _escalated(data: Data) -> str:
     return _parts(told, f"after {took(after)}" if isinstance(after, int | float) and after else "")
 
 
+def _called(data: Data) -> str:
+    return _parts(short(data.get("tool", "?")), short(value(data.get("args", {})), 200))
+
+
+def _returned(data: Data) -> str:
+    said = _error(data) if "error" in data else f"→ {short(value(data.get('result')), 200)}"
+    return _parts(short(data.get("tool", "?")), said, _duration(data))
+
+
+def _usage(data: Data) -> str:
+    total = data.get("total")
+    tokens = f"{data.get('input_tokens', 0)} + {data.get('output_tokens', 0)} tokens"
+    if not isinstance(total, dict):
+        return tokens
+    cost = total.get("cost_usd")
+    return _parts(
+        short(data.get("agent") or ""), tokens,
+        f"in all {total.get('input_tokens', 0)} + {total.get('output_tokens', 0)}, {total.get('requests', 0)} requests",
+        f"${cost:.4f}" if isinstance(cost, int | float) and cost else "",
+    )  # fmt: skip
+
+
 def _any(data: Data) -> str:
     """Whatever an event brings, as far as it fits on a line."""
     return "  ".join(
@@ -105,6 +127,9 @@ _TOLD: dict[str, Callable[[Data], str]] = {
     "log": _log,
     "output": _output,
     "text.delta": lambda data: value(data.get("text", data.get("delta", ""))),
+    "tool.called": _called,
+    "tool.returned": _returned,
+    "usage": _usage,
     "cancel.escalated": _escalated,
     "approval.requested": _asked,
 }

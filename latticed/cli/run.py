@@ -42,6 +42,7 @@ def run(
     session: Session,
     agent: Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name.")],
     goal: Annotated[str | None, typer.Argument(metavar="GOAL", help="What it is to do.")] = None,
+    last: Annotated[str | None, typer.Argument(hidden=True)] = None,
     *,
     inputs: Annotated[
         list[str] | None, typer.Option("--input", "-i", metavar="K=V", help="An input: JSON if it is that, else text.")
@@ -78,6 +79,10 @@ def run(
 
     With --follow or --wait the exit code is 0 if the run ended well, 1 if it did not, and 75 if it has not ended.
     """
+    if last is not None:  # `run agent NAME GOAL`, the kind of run said first.
+        if agent != "agent" or goal is None:
+            raise typer.BadParameter(f"{last!r} is one word too many; a goal of several words needs quotes")
+        agent, goal = goal, last
     patience = None if wait is None else float("inf") if wait == _FOR_EVER else arguments.seconds("--wait", wait)
     answer = session.client.submit(
         agent,

@@ -84,6 +84,17 @@ def test_free_text_cannot_command_a_terminal() -> None:
         ("text.delta", {"text": "a\n"}, r"text.delta          a\n"),
         ("cancel.escalated", {"rung": 2, "after_ms": 30_000}, "cancel.escalated    cancelled  after 30.0 s"),
         ("approval.requested", {"prompt": "may I?", "approval_id": "ap_1"}, "approval.requested  may I?  ap_1"),
+        ("tool.called", {"tool": "add", "args": {"a": 1}}, 'tool.called         add  {"a": 1}'),
+        ("tool.returned", {"tool": "add", "result": 42, "duration_ms": 3}, "tool.returned       add  → 42  (3.0 ms)"),
+        ("tool.returned", {"tool": "add", "error": "no\nluck"}, "tool.returned       add  no luck"),
+        (
+            "usage",
+            {
+                "agent": "a", "input_tokens": 10, "output_tokens": 5,
+                "total": {"input_tokens": 20, "output_tokens": 9, "requests": 2, "cost_usd": 0.0412},
+            },
+            "usage               a  10 + 5 tokens  in all 20 + 9, 2 requests  $0.0412",
+        ),
         ("x.own", {"a": 1, "b": "two", "c": None}, "x.own               a=1  b=two"),
     ],
 )  # fmt: skip
