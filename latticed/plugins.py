@@ -101,14 +101,9 @@ class Agents:
 
             return PipelineAgent(Speaking(agent, bench))
         assert isinstance(agent, PydanticAiConfig)
-        import pydantic_ai
-
         from latticed.agents.ready import ReadyAgent
 
-        ready = load_dotted(agent.agent)
-        if not isinstance(ready, pydantic_ai.Agent):
-            raise BadPlugin(f"{agent.agent} is not a pydantic_ai.Agent but a {type(ready).__name__}")
-        found = ReadyAgent(agent, name, bench, ready)
+        found = ReadyAgent(agent, name, bench, load_dotted(agent.agent))
         if not found.has_model:
             self._lacks[name] = f"a model: set agents.{name}.model to the name of a table [models.…]"
         return found

@@ -9,6 +9,7 @@ from pydantic_ai import Agent
 from latticed.agents.conversation import hold, own_model
 from latticed.agents.simulation import scripted
 from latticed.agents.workbench import Workbench
+from latticed.config.fields import ConfigError
 from latticed.config.modelled import PydanticAiConfig
 from latticed.engine.context import Context
 from latticed.errors import Final
@@ -19,11 +20,19 @@ _output: TypeAdapter[Any] = TypeAdapter(Any)
 class ReadyAgent:
     """Runs one. The inputs follow the goal in its prompt, as JSON, where there are any."""
 
-    def __init__(self, config: PydanticAiConfig, name: str, bench: Workbench, agent: Agent[Any, Any]) -> None:
+    def __init__(self, config: PydanticAiConfig, name: str, bench: Workbench, agent: Any) -> None:
+        """Takes what `config.agent` names.
+
+        Raises:
+            ConfigError: it is no such agent.
+        """
+        if not isinstance(agent, Agent):
+            reason = f"{config.agent} is not a pydantic_ai.Agent but a {type(agent).__name__}"
+            raise ConfigError(f"agents.{name}.agent: {reason}")
         self._config = config
         self._name = name
         self._bench = bench
-        self._agent = agent
+        self._agent: Agent[Any, Any] = agent
 
     @property
     def has_model(self) -> bool:
