@@ -169,7 +169,11 @@ class Daemon:
     async def close(self) -> None:
         """Closes what is open; everything ordered is committed."""
         self.threads.close()
-        await self.registry.close()
+        try:
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                await self.registry.close()
+        except Exception as error:  # A server of somebody else's that does not end does not keep the daemon.
+            logger.warning("tools_not_closed", reason=f"{type(error).__name__}: {error}")
         await self.store.close()
 
 

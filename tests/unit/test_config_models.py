@@ -1,5 +1,7 @@
 """The configuration of agents on a model: models, tools, and what names them."""
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from latticed.config.modelled import (
 from latticed.errors import LatticedError
 from latticed.plugins import Agents
 from latticed.secrets import NoSecret
-from tests.unit.test_config import SHIPPED, assignments, file, no_system_file, read, refusal
+from tests.unit.test_annotated_file import SHIPPED, assignments
+from tests.unit.test_config import file, no_system_file, read, refusal
 
 __all__ = ["file", "no_system_file"]
 
@@ -94,3 +97,18 @@ def test_a_function_that_cannot_be_a_tool_is_found_at_the_start(file: Path) -> N
         with pytest.raises(LatticedError, match=said) as caught:
             Agents(read(file, text + f'function = "{function}"\n'))
         assert caught.value.exit_code == 78
+
+
+def test_a_daemon_without_agents_on_a_model_imports_nothing_for_them(tmp_path: Path) -> None:
+    program = f"""
+import pathlib, sys
+from latticed import daemon
+from latticed.config import load
+daemon._load_agents(load(pathlib.Path({str(tmp_path / "latticed.toml")!r})))
+print([name for name in ("pydantic_ai", "openai", "anthropic", "mcp", "fastmcp") if name in sys.modules])
+"""
+    (tmp_path / "latticed.toml").write_text(
+        '[agents.digest]\nuse = "function"\nfunction = "latticed.agents.digest:digest"'
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
