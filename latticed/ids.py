@@ -10,6 +10,8 @@ APPROVAL: Final = "apr"
 SIGNAL: Final = "sig"
 TOKEN: Final = "tok"
 BOOT: Final = "boot"
+HOOK: Final = "hook"
+DELIVERY: Final = "dlv"
 
 _SHAPE = re.compile(r"[a-z]+_[0-9a-f]{32}")
 

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
+from latticed.models.hooks import Answer as HookAnswer
+from latticed.models.hooks import HookSpec
 from latticed.models.people import Answer, Principal
 from latticed.models.records import (
     ApprovalRequest,
@@ -282,4 +284,16 @@ class Registry(Protocol):
 
     def find(self, kind: str, target: str) -> Agent | None:
         """An agent that can run now; None if there is none of that name."""
+        ...
+
+
+class Runner(Protocol):
+    """One sort of hook."""
+
+    async def run(self, hook: HookSpec, payload: bytes, delivery_id: str) -> HookAnswer:
+        """Asks a hook once. The caller keeps the time and cancels what takes too long; nothing of it may survive that.
+
+        Raises:
+            HookFailed: it gave no answer that can be used.
+        """
         ...

@@ -200,7 +200,7 @@ class Step(View):
     """A record of the journal."""
 
     id: str
-    kind: Literal["step", "sleep", "ask", "signal", "child"]
+    kind: Literal["step", "sleep", "ask", "signal", "child", "hook"]
     name: str
     branch: str
     occurrence: int
