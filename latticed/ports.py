@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 from latticed.models.hooks import Answer as HookAnswer
-from latticed.models.hooks import HookSpec
+from latticed.models.hooks import HookSpec, Occasion
 from latticed.models.people import Answer, Principal
 from latticed.models.records import (
     ApprovalRequest,
@@ -290,7 +290,7 @@ class Registry(Protocol):
 class Runner(Protocol):
     """One sort of hook."""
 
-    async def run(self, hook: HookSpec, payload: bytes, delivery_id: str) -> HookAnswer:
+    async def run(self, hook: HookSpec, payload: bytes, occasion: Occasion) -> HookAnswer:
         """Asks a hook once. The caller keeps the time and cancels what takes too long; nothing of it may survive that.
 
         Raises:

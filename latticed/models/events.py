@@ -15,9 +15,17 @@ class Event(View):
     data: dict[str, Any]
 
 
-class FeedEvent(Event):
-    """One entry of a workspace's feed. `position` only grows; it may skip numbers."""
+class FeedEvent(View):
+    """One entry of a workspace's feed. `position` only grows; it may skip numbers.
 
+    Without a `seq` it is about a run that is over, or beside it, and stands in no run's timeline.
+    """
+
+    run_id: str
+    seq: int | None
+    type: str
+    at: str
+    data: dict[str, Any]
     position: int
     kind: str
 

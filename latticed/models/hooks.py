@@ -162,6 +162,16 @@ def payload(hook: HookSpec, workspace: str, run: Mapping[str, Any], **subject: A
     return {"hook": hook.name, "point": hook.point, "workspace": workspace, "run": run, **subject}
 
 
+class Occasion(NamedTuple):
+    """Which execution of a hook this is: the same however often it is tried."""
+
+    delivery_id: str
+    workspace: str
+    run_id: str
+    at: int
+    """When it came about, in microseconds."""
+
+
 # What it answers
 
 

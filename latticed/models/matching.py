@@ -35,6 +35,10 @@ class HookIndex:
         candidates = known.places.get(workspace, known.everywhere)
         return tuple([hook for hook in candidates if hook.wants(kind, target, event_type)])
 
+    def has(self, point: str) -> bool:
+        """Whether any hook is asked at that point."""
+        return point in self._points
+
     def find(self, key: str) -> HookSpec | None:
         """The hook of that key, enabled or not."""
         return self._by_key.get(key)

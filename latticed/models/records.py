@@ -45,6 +45,7 @@ class EventRecord:
 
     run_id: str
     seq: int
+    """Below zero for one that stands in the workspace's feed alone."""
     position: int
     type: str
     workspace: str
@@ -64,7 +65,8 @@ class EventRecord:
 
     def feed_view(self) -> dict[str, Any]:
         """As models.events.FeedEvent."""
-        return {**self.view(), "position": self.position, "kind": self.kind}
+        seq = self.seq if self.seq > 0 else None
+        return {**self.view(), "seq": seq, "position": self.position, "kind": self.kind}
 
     @cached_property
     def frame(self) -> bytes:
@@ -189,6 +191,8 @@ class Commit:
     facts: list[tuple[str, str]]
     times: list[int]
     """New times on the calendar, besides those of the rows."""
+    hooks: list[str] = field(default_factory=list)
+    """The keys of hooks that have something to be sent."""
 
 
 @dataclass(slots=True)

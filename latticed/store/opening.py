@@ -11,6 +11,7 @@ from sqlalchemy.engine import URL, make_url
 
 from latticed.clock import Clock
 from latticed.errors import Invalid
+from latticed.models.matching import HookIndex
 from latticed.models.records import Commit
 from latticed.store import migrating
 from latticed.store.facade_side import FacadeSide
@@ -34,6 +35,10 @@ class Store(FacadeSide):
     ) -> None:
         """Starts the writer; `on_commit` is told everything that becomes true, in order."""
         self.writer = Writer(self._writer_engine, self._clock, on_commit, observe)
+
+    def ask_hooks(self, hooks: HookIndex) -> None:
+        """From the next transaction on these hooks, and no others, are told what becomes true."""
+        self.writer.hooks = hooks
 
     async def ping(self) -> None:
         """Passes through the writer and back.

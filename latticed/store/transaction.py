@@ -13,9 +13,13 @@ import orjson
 from sqlalchemy import ColumnElement, Connection, delete, null, select, update
 from sqlalchemy.sql import func
 
+from latticed import ids
+from latticed.models.hooks import DeliveryRow, HookSpec
+from latticed.models.matching import HookIndex
 from latticed.models.records import STOP_MODES, Birth, Change, EventRecord, NewEvent, RunRow, StepRecord, event
 from latticed.models.stopping import stop_change
 from latticed.states import ACTIVE, CLAIM, OWNED, TERMINAL, WAKE, Move, Status
+from latticed.store import deliveries
 from latticed.store import dialects as d
 from latticed.store.tables import approvals, bodies, events, one_of, runs, signals, steps
 
@@ -92,14 +96,17 @@ _CHILDREN = select(runs.c.id, runs.c.parent_run_id).where(
 class Transaction:
     """One open transaction. Collects what it made true; the writer tells it once it is committed."""
 
-    def __init__(self, connection: Connection, now: int, position: int) -> None:
+    def __init__(self, connection: Connection, now: int, position: int, hooks: HookIndex) -> None:
         self.connection = connection
         self.now = now
         self.position = position
+        self.hooks = hooks
         self.rows: list[RunRow] = []
         self.events: list[EventRecord] = []
         self.facts: list[tuple[str, str]] = []
         self.times: list[int] = []
+        self.outbox: list[str] = []
+        """The keys of hooks that have something to be sent."""
 
     def apply(self, changes: Sequence[Change]) -> list[RunRow | None]:
         """Makes each change whose guard holds, in order; None where neither it nor its `otherwise` held."""
@@ -184,6 +191,9 @@ class Transaction:
                     f"child:{row.id}",
                     [event("child.finished", self.now, run_id=row.id, status=row.status, detached=bool(row.detached))],
                 )
+        if ended and self.hooks.has("post_run"):
+            about = [(row.workspace, row.kind, row.target, row.id) for row in ended]
+            self._send([(hook, run[0], run[3], None) for run in about for hook in self.hooks.at("post_run", *run[:3])])
 
     def _stop_children(self, parents: dict[str, RunRow]) -> None:
         found = self.connection.execute(_CHILDREN, {"ids": d.json_list(parents)}).all()
@@ -240,6 +250,33 @@ class Transaction:
                     EventRecord(row.id, seq, self.position, item.type, row.workspace, row.kind, item.at, data)
                 )
         _EVENT.execute(self.connection, rows)
+        if self.hooks.has("on_event"):
+            targets = {row.id: row.target for row, _ in told}
+            self._send(
+                [(hook, e.workspace, e.run_id, e.position)
+                 for e in self.events[-len(rows):]
+                 for hook in self.hooks.at("on_event", e.workspace, e.kind, targets[e.run_id], e.type)]
+            )  # fmt: skip
+
+    def _send(self, what: list[tuple[HookSpec, str, str, int | None]]) -> None:
+        """Puts into the outbox that a hook is to be told of a run or of an event of it."""
+        rows = [
+            DeliveryRow(
+                ids.new(ids.DELIVERY), workspace, hook.key, hook.point, hook.sort, run_id, position, "pending", 0,
+                self.now, self.now, None, None, "null", "null",
+            )
+            for hook, workspace, run_id, position in what
+        ]  # fmt: skip
+        deliveries.keep(self.connection, rows)
+        self.outbox += [row.hook for row in rows]
+
+    def tell_feed(self, workspace: str, kind: str, run_id: str, told: NewEvent) -> None:
+        """Appends an event that stands in the workspace's feed alone; no hook is told of it."""
+        self.position += 1
+        told_to = (workspace, kind, told.at, told.data)
+        self.events.append(EventRecord(run_id, -self.position, self.position, told.type, *told_to))
+        row = (self.position, run_id, -self.position, told.type, told.at, workspace, kind, told.data.decode())
+        _EVENT.execute(self.connection, [row])
 
     def _journal(self, records: list[tuple[str, StepRecord]]) -> None:
         if records:

@@ -18,6 +18,7 @@ from sqlalchemy import Engine, text
 from latticed.clock import Clock
 from latticed.errors import LatticedError, Unavailable
 from latticed.failpoints import hit
+from latticed.models.matching import HookIndex
 from latticed.models.records import Birth, Change, Commit
 from latticed.store.faults import translate
 from latticed.store.transaction import Transaction, Work
@@ -52,6 +53,8 @@ class Writer:
         self._observe = observe
         self._orders: SimpleQueue[_Order | None] = SimpleQueue()
         self._position: int | None = None
+        self.hooks = HookIndex()
+        """The hooks that transactions ask from now on."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
@@ -121,7 +124,7 @@ class Writer:
         if self._position is None:
             self._position = _last_position(connection)
             connection.rollback()
-        transaction = Transaction(connection, self._clock.now(), self._position)
+        transaction = Transaction(connection, self._clock.now(), self._position, self.hooks)
         outcomes: list[tuple[_Order, Any]] = []
         connection.begin()
         gathered: list[_Order] = []
@@ -141,7 +144,8 @@ class Writer:
         hit("commit.after")
         self._position = transaction.position
         self._observe(len(orders), self._clock.monotonic() - began)
-        self._deliver(Commit(transaction.rows, transaction.events, transaction.facts, transaction.times), outcomes)
+        t = transaction
+        self._deliver(Commit(t.rows, t.events, t.facts, t.times, list(dict.fromkeys(t.outbox))), outcomes)
 
     def _apply(self, transaction: Transaction, orders: list[_Order], outcomes: list[tuple[_Order, Any]]) -> None:
         """Births and changes of many callers as one set each. Births first: nothing refers to a run unborn."""
@@ -160,7 +164,7 @@ class Writer:
 
     def _deliver(self, commit: Commit | None, outcomes: list[tuple[_Order, Any]]) -> None:
         def tell() -> None:
-            if commit is not None and (commit.rows or commit.events):
+            if commit is not None and (commit.rows or commit.events or commit.hooks):
                 self._on_commit(commit)
             for order, outcome in outcomes:
                 if order.future.done():
