@@ -32,11 +32,18 @@ from latticed.engine.threads import Threads
 from latticed.errors import Conflict, LatticedError
 from latticed.failpoints import hit
 from latticed.heartbeat import Heartbeat
+from latticed.hooks.asking import Asker
+from latticed.hooks.command import CommandRunner
+from latticed.hooks.functions import THREADS as HOOK_THREADS
+from latticed.hooks.functions import FunctionRunner
+from latticed.hooks.loading import FileHooks, load_hooks
+from latticed.hooks.registry import Registry as HookRegistry
 from latticed.ids import BOOT, new
 from latticed.lattice import Lattice
 from latticed.metrics import Metrics
 from latticed.models.people import WorkspaceRequest
 from latticed.people import EVERYWHERE, make_token, new_token_text
+from latticed.ports import Runner
 from latticed.signals import Signals
 from latticed.store import Store, open_store, upgrade
 from latticed.systemd import Notifier, listen_sockets
@@ -80,10 +87,16 @@ class Daemon:
         self.metrics = Metrics()
         self.registry = plugins.Registry(_load_agents(config))
         self.threads = Threads(config.runs.threads)
+        loaded = load_hooks(config)
+        self.hooks = HookRegistry()
+        self.functions = FunctionRunner(Threads(HOOK_THREADS))
+        runners: dict[str, Runner] = {"python": self.functions, "command": CommandRunner(config.state_dir)}
+        asker = Asker(self.hooks, runners, self.registry.queues)
+        self._take(loaded)
         admission = Admission(self.registry, clock)
         self.executor = Executor(
             store=store, clock=clock, registry=self.registry, settings=config.runs, threads=self.threads,
-            admit=admission.admit_child, on_end=self._free,
+            admit=admission.admit_child, on_end=self._free, hooks=asker,
         )  # fmt: skip
         self.dispatcher = Dispatcher(
             store=store, registry=self.registry, owner=self.owner, concurrency=config.runs.concurrency,
@@ -103,6 +116,11 @@ class Daemon:
             self.broker.listen(listener)
         store.start(self.broker.publish, self.metrics.observe_commit)
 
+    def _take(self, loaded: FileHooks) -> None:
+        """These hooks of the file are in force from now on."""
+        self.functions.functions = loaded.functions
+        self.hooks.set_file(loaded.specs)
+
     def _free(self, execution: Execution) -> None:
         self.dispatcher.free(execution.row.queue, execution.run_id)
 
@@ -116,15 +134,16 @@ class Daemon:
         await self.dispatcher.fill()
 
     def reload(self) -> None:
-        """Reads the configuration again and takes over what can be: agents, queues, limits, the log's level.
+        """Reads the configuration again and takes over what can be: hooks, agents, queues, limits, the log's level.
 
         Raises:
             LatticedError: the new one cannot be used; nothing has changed.
         """
         config = self.config.reload()
-        agents = _load_agents(config)
+        agents, hooks = _load_agents(config), load_hooks(config)
         log.setup(config.log.level)
         self.config, self.registry.agents = config, agents
+        self._take(hooks)
         self.executor.settings = config.runs
         self.rescuer.max_recoveries = config.runs.max_recoveries
         self.dispatcher.configure(config.runs.concurrency, self.registry.queues())
@@ -144,6 +163,7 @@ class Daemon:
     async def close(self) -> None:
         """Closes what is open; everything ordered is committed."""
         self.threads.close()
+        self.functions.close()
         await self.store.close()
 
 

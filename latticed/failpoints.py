@@ -51,6 +51,18 @@ FAILPOINTS: dict[str, str] = {
     "release.after": "a drained run is given back on disk",
     "cancel.after_end": "a run is cancelled on disk, its slot is not given back",
     "recover.half": "some orphans are dealt with, others not",
+    "hook.before": "a hook is about to be asked",
+    "hook.answered": "a hook has answered, nothing of that is written",
+    "hook.after": "a hook's answer and its changes are committed, the next is not asked",
+    "block.before": "a hook said no, the end of its run is not written",
+    "block.after": "the end of a blocked run is committed, the slot is not given back",
+    "queue.before": "a hook has chosen another queue, the release into it is not written",
+    "queue.after": "the release into another queue is committed, the slot is not given back",
+    "deliver.before": "deliveries were read, none of them is sent",
+    "deliver.answered": "a receiver has answered, that is not recorded",
+    "deliver.recorded": "what became of deliveries is committed, their lane does not know",
+    "redeliver.after": "a delivery is in the outbox again, nobody was told",
+    "registered.after": "a hook is registered on disk, it is not in force",
     "signal.taken": "a signal's consumption is recorded, user code has not got it",
 }
 """Every failpoint and what holds when the process dies there."""

@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
+from latticed.models.deliveries import Due, Sent
 from latticed.models.hooks import Answer as HookAnswer
-from latticed.models.hooks import HookSpec, Occasion
+from latticed.models.hooks import HookSpec, Occasion, Point, Verdict
+from latticed.models.matching import HookIndex
 from latticed.models.people import Answer, Principal
 from latticed.models.records import (
     ApprovalRequest,
@@ -87,6 +89,10 @@ class Store(Writes, Protocol):
 
     async def list_owned(self) -> list[tuple[RunRow, str]]:
         """Every run in the hands of an owner, with its recovery policy."""
+        ...
+
+    async def find_run(self, workspace: str, run_id: str) -> dict[str, Any] | None:
+        """A run as models.runs.Run."""
         ...
 
     async def requeue(self, changes: Sequence[Change]) -> list[RunRow | None]:
@@ -287,6 +293,49 @@ class Registry(Protocol):
         ...
 
 
+class Hooks(Protocol):
+    """The hooks of this moment, and how to ask one."""
+
+    @property
+    def index(self) -> HookIndex:
+        """Those that are in force; another one after a reload or a registration."""
+        ...
+
+    def queues(self) -> Collection[str]:
+        """The queues that a run can be put into."""
+        ...
+
+    async def ask(self, hook: HookSpec, payload: bytes, occasion: Occasion) -> HookAnswer:
+        """As Runner.run, of whatever sort the hook is."""
+        ...
+
+
+class HookChain(Protocol):
+    """What an agent calls around its tools and its nodes: the chain of hooks at a point, of `execution.chain`.
+
+    Costs one look-up where no hook is. Not to be called inside a step. `key` tells this occasion from every other of
+    the run and is the same when the run is entered again: each answer is recorded under it, and nobody who answered is
+    asked again.
+    """
+
+    async def before(self, point: Point, x: Any, subject: dict[str, Any], key: str) -> Verdict:
+        """Asks about what is about to happen: at `pre_tool` with `subject` `{"name", "args"}`, at `pre_node` with the
+        node. `Verdict.hook` is set if it may not happen; else `changes` may have `args` (of a node: `inputs`).
+
+        Raises:
+            Cancelled, Suspended: the run is to end, or to be given back.
+        """
+        ...
+
+    async def after(self, point: Point, x: Any, subject: dict[str, Any], key: str) -> None:
+        """Tells what has happened, at `post_tool` or `post_node`; nothing that a hook does here changes it.
+
+        Raises:
+            Cancelled, Suspended: the run is to end, or to be given back.
+        """
+        ...
+
+
 class Runner(Protocol):
     """One sort of hook."""
 
@@ -296,4 +345,30 @@ class Runner(Protocol):
         Raises:
             HookFailed: it gave no answer that can be used.
         """
+        ...
+
+
+class Outbox(Protocol):
+    """What the courier asks of the store."""
+
+    async def list_due(self, hook: str, now: int, taken: Collection[str], most: int, most_bytes: int) -> list[Due]:
+        """The next deliveries of a hook, the oldest first, without those in `taken`; no more than may be in memory, and
+        always one."""
+        ...
+
+    async def next_delivery(self, hook: str, taken: Collection[str]) -> int | None:
+        """When there is something to be sent next, beside those in `taken`."""
+        ...
+
+    async def pending_hooks(self) -> list[str]:
+        """The hooks that have something to be sent, now or later."""
+        ...
+
+    async def record_sent(self, sent: Sequence[Sent]) -> list[str]:
+        """Records what became of deliveries, each with its event in the feed, all or nothing; the registered hooks that
+        are disabled from now on, since their receivers want no more."""
+        ...
+
+    async def give_up_deliveries(self, before: int) -> int:
+        """Gives up what has been due since before then; how many."""
         ...

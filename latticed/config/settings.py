@@ -10,6 +10,8 @@ from pydantic import Field, field_validator, model_validator
 from latticed.complaint import nearest
 from latticed.config.agents import AgentConfig
 from latticed.config.fields import Bytes, Count, Days, Name, Seconds, SecondsOrZero, Table, wrong
+from latticed.config.hooks import AnyHook, WebhooksConfig
+from latticed.models.fields import Name as ShownName
 
 
 def _is_loopback(host: str) -> bool:
@@ -106,6 +108,8 @@ class Settings(Table):
     queues: Annotated[dict[Name, QueueConfig], Field(validate_default=True)] = {}
     retention: RetentionConfig = RetentionConfig()
     agents: dict[Name, AgentConfig] = {}
+    hooks: dict[ShownName, AnyHook] = {}
+    webhooks: WebhooksConfig = WebhooksConfig()
     log: LogConfig = LogConfig()
     secrets: SecretsConfig = SecretsConfig()
 

@@ -5,7 +5,7 @@ entered again must ask for its records in the order in which they were made. A r
 failed one in another attempt, frees the rest of its branch from the order, since the code may now go another way.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from latticed.errors import JournalConflict
@@ -13,6 +13,8 @@ from latticed.models.records import StepRecord
 
 SEAL = "end"
 """The `ref` of a branch's last record once the branch has ended, and all that it said is on disk."""
+ASIDE = "~"
+"""How the paths of branches begin that are no line of execution: what hooks answered."""
 NONE_BEGUN: Mapping[int, int] = MappingProxyType({})
 
 
@@ -128,6 +130,10 @@ class Journal:
         records = self._branches.get(path)
         return records[-1] if records else None
 
+    def aside(self, path: str) -> Sequence[StepRecord]:
+        """What hooks answered about one thing, in order."""
+        return self._branches.get(path, ())
+
     def branch(self, path: str, parent: Branch | None = None) -> Branch:
         """A branch at its beginning; it keeps its own view of what was recorded before."""
         if parent is None:
@@ -148,6 +154,8 @@ class Journal:
         self._remade = frozenset(remade)
         self._begun = {}
         for path, records in self._branches.items():
+            if path.startswith(ASIDE):
+                continue
             latest = max(record.attempt for record in records)
             parent = ""
             for line in path.split("/")[:-1]:

@@ -28,9 +28,12 @@ CHANGEABLE: dict[str, tuple[str, ...]] = {
     "pre_node": ("inputs",),
     "pre_tool": ("args",),
 }
-"""What a hook at each point may change; where nothing is listed it can neither change nor block."""
+"""What a hook at each point may change. At the other points what it answers is not looked at."""
 DETAIL_CHARS, OUTPUT_CHARS, REASON_CHARS = 500, 4000, 500
 EVENT = "hook.finished"
+PRE_RUN_BRANCH = "~pre_run"
+"""The journal's branch of what was answered before a run's first step. It holds for the run: a journal that is emptied
+keeps it, and a rerun, which is another run, does not get it."""
 
 Argument = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00]*$")]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -132,6 +135,11 @@ class HookSpec:
     def sort(self) -> Sort:
         """How it is asked."""
         return self.table.use
+
+    @property
+    def judges(self) -> bool:
+        """Whether its answer counts: a hook after the fact can neither block nor change anything."""
+        return self.table.point in CHANGEABLE
 
     @property
     def rank(self) -> tuple[int, str, str]:
@@ -236,6 +244,15 @@ class Answer:
         if not isinstance(value, dict):
             raise HookFailed("its answer is not a JSON object", output)
         return cls.of(value, output)
+
+
+class Verdict(NamedTuple):
+    """What all hooks of a point came to: a veto, or changes that are valid."""
+
+    changes: dict[str, Any]
+    hook: str | None = None
+    """The name of the one that blocked."""
+    reason: str | None = None
 
 
 def clip(text: str, chars: int) -> str:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from latticed.clock import to_text
+from latticed.models.hooks import DeliveryRow
 from latticed.states import CLAIM, OWNED, Move, Status
 
 CANCEL_RANK: dict[str, int] = {"graceful": 1, "now": 2, "kill": 3}
@@ -151,6 +152,25 @@ class Birth:
         return max(self.created_at, self.run_at or 0) + int(self.deadline_seconds * 1_000_000)
 
 
+class Audited(NamedTuple):
+    """An act to be kept in the audit trail, of the workspace of the run that it is written with."""
+
+    principal: str
+    action: str
+    subject: str
+    detail: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Beside:
+    """What is written beside a run's row, its events and its journal, in the same transaction."""
+
+    inputs: bytes | None = None
+    """The run's inputs from now on, as JSON; None leaves them."""
+    deliveries: list[DeliveryRow] = field(default_factory=list)
+    audited: list[Audited] = field(default_factory=list)
+
+
 @dataclass(slots=True)
 class Change:
     """What is asked of one existing run, guarded: either all of it is written or nothing.
@@ -174,6 +194,7 @@ class Change:
     events: list[NewEvent] = field(default_factory=list)
     steps: list[StepRecord] = field(default_factory=list)
     births: list[Birth] = field(default_factory=list)
+    beside: Beside | None = None
     otherwise: "Change | None" = None
 
 

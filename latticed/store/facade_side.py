@@ -10,6 +10,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_ignoring
 from latticed import ids
 from latticed.clock import to_text
 from latticed.errors import Conflict, NotFound
+from latticed.models.hooks import PRE_RUN_BRANCH
 from latticed.models.people import Answer, Principal
 from latticed.models.records import Birth, EventRecord, StepRecord, event
 from latticed.models.views import approval_view, run_view, step_view, token_view
@@ -128,7 +129,12 @@ class FacadeSide(EngineSide):
         """What was recorded before record number `before` and is settled, for another run to begin with."""
         statement = (
             select(*(steps.c[name] for name in StepRecord._fields))
-            .where(steps.c.run_id == run_id, steps.c.n < before, steps.c.status.in_(("ok", "failed")))
+            .where(
+                steps.c.run_id == run_id,
+                steps.c.n < before,
+                steps.c.status.in_(("ok", "failed")),
+                steps.c.branch != PRE_RUN_BRANCH,
+            )
             .order_by(steps.c.n)
         )
         found = [StepRecord._make(row) for row in await self.read(statement)]

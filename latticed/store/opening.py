@@ -16,12 +16,13 @@ from latticed.models.records import Commit
 from latticed.store import migrating
 from latticed.store.facade_side import FacadeSide
 from latticed.store.faults import translate
+from latticed.store.hooks_side import HooksSide
 from latticed.store.reading import Reader
 from latticed.store.sqlite import Lock, reading_engine, writing_engine
 from latticed.store.writer import Writer
 
 
-class Store(FacadeSide):
+class Store(FacadeSide, HooksSide):
     """An open store."""
 
     def __init__(self, writer_engine: Engine, reader: Reader, clock: Clock, lock: Lock | None) -> None:

@@ -14,14 +14,15 @@ from sqlalchemy import ColumnElement, Connection, delete, null, select, update
 from sqlalchemy.sql import func
 
 from latticed import ids
-from latticed.models.hooks import DeliveryRow, HookSpec
+from latticed.models.hooks import PRE_RUN_BRANCH, DeliveryRow, HookSpec
 from latticed.models.matching import HookIndex
-from latticed.models.records import STOP_MODES, Birth, Change, EventRecord, NewEvent, RunRow, StepRecord, event
+from latticed.models.people import Principal
+from latticed.models.records import STOP_MODES, Beside, Birth, Change, EventRecord, NewEvent, RunRow, StepRecord, event
 from latticed.models.stopping import stop_change
 from latticed.states import ACTIVE, CLAIM, OWNED, TERMINAL, WAKE, Move, Status
 from latticed.store import deliveries
 from latticed.store import dialects as d
-from latticed.store.tables import approvals, bodies, events, one_of, runs, signals, steps
+from latticed.store.tables import approvals, audit, bodies, events, one_of, runs, signals, steps
 
 ROW = tuple(runs.c[name] for name in RunRow._fields)
 
@@ -108,6 +109,14 @@ class Transaction:
         self.outbox: list[str] = []
         """The keys of hooks that have something to be sent."""
 
+    def audit(
+        self, workspace: str, principal: Principal | str | None, action: str, subject: str, /, **detail: Any
+    ) -> None:  # fmt: skip
+        """Puts what a principal did (a part of the daemon, if it is a text) into the audit trail."""
+        name = principal.name if isinstance(principal, Principal) else principal or ""
+        values = {"workspace": workspace, "principal": name, "action": action, "subject": subject}
+        self.connection.execute(audit.insert().values(at=self.now, detail=d.json(detail), **values))
+
     def apply(self, changes: Sequence[Change]) -> list[RunRow | None]:
         """Makes each change whose guard holds, in order; None where neither it nor its `otherwise` held."""
         outcomes: list[RunRow | None] = [None] * len(changes)
@@ -164,6 +173,7 @@ class Transaction:
         self._append([(row, change.events) for row, change in held if change.events])
         self._journal([(row.id, record) for row, change in held for record in change.steps])
         self.bear([birth for _, change in held for birth in change.births])
+        self._keep_beside([(row, change.beside) for row, change in held if change.beside is not None])
         self._follow(held)
 
     def _update(self, shape: Shape, changes: list[Change]) -> dict[str, RunRow]:
@@ -174,6 +184,15 @@ class Transaction:
         ]  # fmt: skip
         found = _move_statement(shape).execute(self.connection, rows)
         return {row[0]: RunRow._make(row) for row in found}
+
+    def _keep_beside(self, kept: list[tuple[RunRow, Beside]]) -> None:
+        for row, beside in kept:
+            if beside.inputs is not None:
+                given = update(bodies).where(bodies.c.run_id == row.id).values(inputs=beside.inputs.decode())
+                self.connection.execute(given)
+            deliveries.keep(self.connection, beside.deliveries)
+            for act in beside.audited:
+                self.audit(row.workspace, act.principal, act.action, act.subject, **act.detail)
 
     def _follow(self, held: list[tuple[RunRow, Change]]) -> None:
         """What an end or a cancel makes true of others, in the same transaction."""
@@ -232,7 +251,8 @@ class Transaction:
             ]
         )
         self.connection.execute(_CLOSE_APPROVALS, {"ids": d.json_list([row.id])})
-        self.connection.execute(delete(steps).where(steps.c.run_id == row.id))
+        anew = steps.c.branch != PRE_RUN_BRANCH  # What hooks said before its first step holds for the run.
+        self.connection.execute(delete(steps).where(steps.c.run_id == row.id, anew))
         self.connection.execute(update(signals).where(signals.c.run_id == row.id).values(consumed_by=None))
 
     def _append(self, told: list[tuple[RunRow, list[NewEvent]]]) -> None:
