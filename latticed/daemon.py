@@ -32,18 +32,14 @@ from latticed.engine.threads import Threads
 from latticed.errors import Conflict, LatticedError
 from latticed.failpoints import hit
 from latticed.heartbeat import Heartbeat
-from latticed.hooks.asking import Asker
-from latticed.hooks.command import CommandRunner
-from latticed.hooks.functions import THREADS as HOOK_THREADS
-from latticed.hooks.functions import FunctionRunner
-from latticed.hooks.loading import FileHooks, load_hooks
-from latticed.hooks.registry import Registry as HookRegistry
+from latticed.hooking import registered
+from latticed.hooks.assembly import HookParts
+from latticed.hooks.loading import load_hooks
 from latticed.ids import BOOT, new
 from latticed.lattice import Lattice
 from latticed.metrics import Metrics
 from latticed.models.people import WorkspaceRequest
 from latticed.people import EVERYWHERE, make_token, new_token_text
-from latticed.ports import Runner
 from latticed.signals import Signals
 from latticed.store import Store, open_store, upgrade
 from latticed.systemd import Notifier, listen_sockets
@@ -87,16 +83,11 @@ class Daemon:
         self.metrics = Metrics()
         self.registry = plugins.Registry(_load_agents(config))
         self.threads = Threads(config.runs.threads)
-        loaded = load_hooks(config)
-        self.hooks = HookRegistry()
-        self.functions = FunctionRunner(Threads(HOOK_THREADS))
-        runners: dict[str, Runner] = {"python": self.functions, "command": CommandRunner(config.state_dir)}
-        asker = Asker(self.hooks, runners, self.registry.queues)
-        self._take(loaded)
+        self.hooks = HookParts(config, store, clock, self.registry.queues)
         admission = Admission(self.registry, clock)
         self.executor = Executor(
             store=store, clock=clock, registry=self.registry, settings=config.runs, threads=self.threads,
-            admit=admission.admit_child, on_end=self._free, hooks=asker,
+            admit=admission.admit_child, on_end=self._free, hooks=self.hooks.asker,
         )  # fmt: skip
         self.dispatcher = Dispatcher(
             store=store, registry=self.registry, owner=self.owner, concurrency=config.runs.concurrency,
@@ -111,25 +102,25 @@ class Daemon:
         self.lattice = Lattice(
             store=store, broker=self.broker, clock=clock, registry=self.registry, admission=admission,
             dispatcher=self.dispatcher, executor=self.executor, scheduler=self.scheduler, metrics=self.metrics,
+            hooks=self.hooks.registry, hooks_store=store, receivers=self.hooks.webhooks,
         )  # fmt: skip
-        for listener in (self.metrics.told, self.executor.told, self.dispatcher.told, self.scheduler.told):
-            self.broker.listen(listener)
+        parts = (self.metrics, self.executor, self.dispatcher, self.scheduler, self.hooks.courier)
+        for part in parts:
+            self.broker.listen(part.told)
         store.start(self.broker.publish, self.metrics.observe_commit)
-
-    def _take(self, loaded: FileHooks) -> None:
-        """These hooks of the file are in force from now on."""
-        self.functions.functions = loaded.functions
-        self.hooks.set_file(loaded.specs)
+        self.hooks.registry.listen(store.ask_hooks)
 
     def _free(self, execution: Execution) -> None:
         self.dispatcher.free(execution.row.queue, execution.run_id)
 
     async def begin(self) -> None:
         """Deals with what another boot left, then takes up work."""
+        self.hooks.begin([registered(row) for row in await self.store.list_registered()])
         if recovered := await self.rescuer.recover():
             logger.info("recovered", runs=recovered)
         self.scheduler.start()
         self.rescuer.start()
+        self.hooks.courier.start()
         self.dispatcher.paused = False
         await self.dispatcher.fill()
 
@@ -143,7 +134,7 @@ class Daemon:
         agents, hooks = _load_agents(config), load_hooks(config)
         log.setup(config.log.level)
         self.config, self.registry.agents = config, agents
-        self._take(hooks)
+        self.hooks.take(config, hooks)
         self.executor.settings = config.runs
         self.rescuer.max_recoveries = config.runs.max_recoveries
         self.dispatcher.configure(config.runs.concurrency, self.registry.queues())
@@ -159,11 +150,12 @@ class Daemon:
         await self.rescuer.stop()
         runs = self.config.runs
         await self.executor.drain(0 if hurry.is_set() else runs.drain_seconds, runs.kill_seconds, hurry)
+        await self.hooks.finish()
 
     async def close(self) -> None:
         """Closes what is open; everything ordered is committed."""
         self.threads.close()
-        self.functions.close()
+        self.hooks.close()
         await self.store.close()
 
 

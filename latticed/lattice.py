@@ -14,11 +14,14 @@ from latticed.engine.executor import Executor
 from latticed.engine.scheduler import Scheduler
 from latticed.errors import Conflict, Invalid, NotFound, Unavailable
 from latticed.failpoints import hit
+from latticed.hooking import Hooking
+from latticed.hooks.registry import Registry as HookRegistry
 from latticed.metrics import Metrics
 from latticed.models.people import Answer, Principal
 from latticed.models.runs import RerunRequest, SignalRequest, StopRequest, Submission
 from latticed.models.stopping import stop_change
 from latticed.models.views import born_view
+from latticed.outbox import HooksStore, Receivers
 from latticed.people import People
 from latticed.plugins import Registry
 from latticed.ports import Broker, FacadeStore
@@ -31,12 +34,13 @@ DAY = 86_400_000_000
 _ANSWERS_A_WAIT = ("run.finished", "run.awaiting_approval")
 
 
-class Lattice(People, Timelines):
+class Lattice(People, Hooking, Timelines):
     """What can be asked of this daemon. Everything is authorised before it comes here, and scoped to a workspace."""
 
     def __init__(
         self, *, store: FacadeStore, broker: Broker, clock: Clock, registry: Registry, admission: Admission,
         dispatcher: Dispatcher, executor: Executor, scheduler: Scheduler, metrics: Metrics,
+        hooks: HookRegistry, hooks_store: HooksStore, receivers: Receivers,
     ) -> None:  # fmt: skip
         self._store = store
         self._broker = broker
@@ -47,6 +51,9 @@ class Lattice(People, Timelines):
         self._executor = executor
         self._scheduler = scheduler
         self._metrics = metrics
+        self._hooks = hooks
+        self._hooks_store = hooks_store
+        self._receivers = receivers
         self._principals: dict[str, Principal] = {}
         self._known_workspaces: set[str] = set()
         self.draining = False

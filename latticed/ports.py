@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
-from latticed.models.deliveries import Due, Sent
 from latticed.models.hooks import Answer as HookAnswer
 from latticed.models.hooks import HookSpec, Occasion, Point, Verdict
 from latticed.models.matching import HookIndex
@@ -345,30 +344,4 @@ class Runner(Protocol):
         Raises:
             HookFailed: it gave no answer that can be used.
         """
-        ...
-
-
-class Outbox(Protocol):
-    """What the courier asks of the store."""
-
-    async def list_due(self, hook: str, now: int, taken: Collection[str], most: int, most_bytes: int) -> list[Due]:
-        """The next deliveries of a hook, the oldest first, without those in `taken`; no more than may be in memory, and
-        always one."""
-        ...
-
-    async def next_delivery(self, hook: str, taken: Collection[str]) -> int | None:
-        """When there is something to be sent next, beside those in `taken`."""
-        ...
-
-    async def pending_hooks(self) -> list[str]:
-        """The hooks that have something to be sent, now or later."""
-        ...
-
-    async def record_sent(self, sent: Sequence[Sent]) -> list[str]:
-        """Records what became of deliveries, each with its event in the feed, all or nothing; the registered hooks that
-        are disabled from now on, since their receivers want no more."""
-        ...
-
-    async def give_up_deliveries(self, before: int) -> int:
-        """Gives up what has been due since before then; how many."""
         ...

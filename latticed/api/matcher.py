@@ -49,6 +49,8 @@ PARAMETERS: Mapping[str, Parameter] = {
     "signal": _text_of(_SIGNAL_PATTERN, "The signal's name, as the run asks for it."),
     "run_id": _id_of(ids.RUN, "The run's id."),
     "approval_id": _id_of(ids.APPROVAL, "The approval's id."),
+    "hook": _text_of(NAME_PATTERN, "The hook's id or name."),
+    "delivery_id": _id_of(ids.DELIVERY, "The delivery's id."),
     "token_id": _id_of(ids.TOKEN, "The token's id."),
 }
 """Every name that a path of the table may have in braces."""

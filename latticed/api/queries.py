@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from latticed.errors import Invalid
 from latticed.models.fields import Kind
+from latticed.models.hooks import DeliveryStatus, Point
 from latticed.states import Status
 
 MOST_PARAMETERS = 100
@@ -38,6 +39,19 @@ def seconds(text: Any) -> Any:
         if not re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]{1,9})?", text, re.ASCII):
             raise ValueError("must be a number of seconds")
         return float(text)
+    return text
+
+
+def truth(text: Any) -> Any:
+    """`true` or `false`.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(text, str):
+        if text not in ("true", "false"):
+            raise ValueError("must be true or false")
+        return text == "true"
     return text
 
 
@@ -102,6 +116,27 @@ class ApprovalsQuery(PageQuery):
 
     status: Annotated[str, StringConstraints(pattern="^(pending|approved|denied|expired|closed)$")] | None = None
     lane: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+
+
+class HookQuery(Query):
+    """What to show of a hook."""
+
+    signing_secret: Annotated[
+        bool,
+        Field(description="Whether to show the key that the daemon signs with, if the hook is of the file."),
+        BeforeValidator(truth),
+    ] = False
+
+
+class DeliveriesQuery(PageQuery):
+    """Which executions of hooks. One must fit all that is given."""
+
+    status: DeliveryStatus | None = None
+    hook: (
+        Annotated[str, StringConstraints(min_length=1, max_length=64), Field(description="A name or an id.")] | None
+    ) = None
+    point: Point | None = None
+    run: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
 
 
 class EventsQuery(Query):

@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from latticed.config.fields import Table
+from latticed.models.deliveries import RETRY_SECONDS
 from latticed.models.hooks import AnyHook
 
 __all__ = ["AnyHook", "WebhooksConfig"]
@@ -19,7 +20,11 @@ def _network(text: str) -> str:
         raise ValueError(f"must be a network such as 10.0.0.0/8 or ::1/128: {error}") from None
 
 
-class WebhooksConfig(Table):
-    """Whom webhooks may call."""
+Pause = Annotated[float, Field(gt=0, le=86_400 * 7, allow_inf_nan=False)]
 
+
+class WebhooksConfig(Table):
+    """Whom webhooks may call, and when they are tried again."""
+
+    retry_seconds: Annotated[list[Pause], Field(max_length=100)] = list(RETRY_SECONDS)
     allow_private: list[Annotated[str, AfterValidator(_network)]] = []

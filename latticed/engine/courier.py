@@ -20,7 +20,8 @@ from latticed.models import hooks as model
 from latticed.models.deliveries import DAY_SECONDS, RETRY_SECONDS, Due, Sent, Undelivered
 from latticed.models.hooks import HookFailed, HookSpec, Occasion
 from latticed.models.records import Commit
-from latticed.ports import Hooks, Outbox
+from latticed.outbox import Outbox
+from latticed.ports import Hooks
 
 CONCURRENCY = {"webhook": 16, "python": 8, "command": 4}
 """Deliveries of one hook that are under way at a time."""

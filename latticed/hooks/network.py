@@ -6,7 +6,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import httpcore2
 from httpcore2 import AsyncNetworkBackend, AsyncNetworkStream, ConnectError, WriteError
@@ -76,8 +76,7 @@ class Wire(asyncio.Protocol, AsyncNetworkStream):
     # asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's own are no subclass
 
     def data_received(self, data: bytes) -> None:
         self._chunks.append(data)
@@ -244,6 +243,7 @@ class Connections:
         self._idle_seconds, self._most_idle = idle_seconds, most_idle
         self._idle: dict[tuple[str, str, int], list[httpcore2.AsyncHTTPConnection]] = {}
         self._context: ssl.SSLContext | None = None
+        self._closed = False
 
     async def take(
         self, origin: tuple[str, str, int], *, fresh: bool = False
@@ -272,7 +272,7 @@ class Connections:
     async def give_back(self, origin: tuple[str, str, int], connection: httpcore2.AsyncHTTPConnection) -> None:
         """Keeps a connection for the next one, if it can be used again."""
         idle = self._idle.setdefault(origin, [])
-        if connection.is_available() and len(idle) < self._most_idle:
+        if connection.is_available() and len(idle) < self._most_idle and not self._closed:
             idle.append(connection)
         else:
             await connection.aclose()
@@ -294,7 +294,8 @@ class Connections:
                 self._idle.pop(origin, None)
 
     async def close(self) -> None:
-        """Closes all that is idle."""
+        """Closes all that is idle, and what is given back from now on."""
+        self._closed = True
         for idle in self._idle.values():
             for connection in idle:
                 await connection.aclose()

@@ -1,6 +1,7 @@
 """The hooks in force: those of the configuration file and those that were registered, one index swapped whole."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from latticed.models.hooks import HookSpec
 from latticed.models.matching import HookIndex
@@ -37,6 +38,12 @@ class Registry:
     def drop(self, hook_id: str) -> None:
         """A registered hook is gone."""
         self.set_registered(each for each in self._registered if each.id != hook_id)
+
+    def disable(self, hook_id: str) -> None:
+        """A registered hook is there, and not asked any more."""
+        for hook in self._registered:
+            if hook.id == hook_id:
+                self.put(replace(hook, table=hook.table.model_copy(update={"enabled": False})))
 
     def _swap(self) -> None:
         self.index = HookIndex((*self._file, *self._registered))

@@ -52,7 +52,8 @@ class Keys:
 
     def __init__(self, file: Path, resolver: Secrets) -> None:
         self._file = file
-        self._secrets = resolver
+        self.secrets = resolver
+        """Where secrets are; a reload may put another in its place."""
         self._master: bytes | None = None
         self._derived: dict[str, bytes] = {}
 
@@ -65,7 +66,7 @@ class Keys:
         """
         assert isinstance(hook.table, WebhookHook)
         if hook.table.secret is not None:
-            return key_of(self._secrets.resolve(hook.table.secret))
+            return key_of(self.secrets.resolve(hook.table.secret))
         if (key := self._derived.get(hook.key)) is None:
             key = self._derived[hook.key] = hmac.digest(self._master_key(), hook.key.encode(), "sha256")
         return key

@@ -45,17 +45,20 @@ class Webhooks:
         self._resolve = resolve or Names()
         self._targets: dict[str, Target] = {}
         self._connections = self._open(private)
+        self._retired: list[Connections] = []
 
     def _open(self, private: Sequence[Network]) -> Connections:
         return Connections(self._resolve, tuple(private), idle_seconds=IDLE_SECONDS, most_idle=MOST_IDLE)
 
-    async def allow(self, private: Sequence[Network]) -> None:
+    def allow(self, private: Sequence[Network]) -> None:
         """From now on these private networks may be called, and no others."""
-        old, self._connections = self._connections, self._open(private)
-        await old.close()
+        self._retired.append(self._connections)
+        self._connections = self._open(private)
 
     async def close_idle(self) -> None:
         """Closes the connections that were not needed for a while."""
+        while self._retired:
+            await self._retired.pop().close()
         await self._connections.close_expired()
 
     async def close(self) -> None:
@@ -75,6 +78,21 @@ class Webhooks:
             raise Invalid(str(error)) from None
         except httpcore2.ConnectError:
             return
+
+    def check_secret(self, hook: HookSpec) -> None:
+        """Whether what signs a hook's deliveries is there.
+
+        Raises:
+            Invalid: it is not, or cannot sign.
+        """
+        try:
+            self._keys.find(hook)
+        except (NoSecret, BadSecret) as error:
+            raise Invalid(error.detail) from None
+
+    def signing_secret(self, hook: HookSpec) -> str | None:
+        """The daemon's own key for a hook, as its receiver needs it; None if the hook has a secret of its own."""
+        return self._keys.text(hook)
 
     async def run(self, hook: HookSpec, payload: bytes, occasion: Occasion) -> Answer:
         """Delivers once.
@@ -160,17 +178,19 @@ class Webhooks:
         """Status, headers, the beginning of the body, and whether that is all of it."""
         fresh = False
         while True:
-            connection, used = await self._connections.take(target.origin, fresh=fresh)
+            pool = self._connections
+            connection, used = await pool.take(target.origin, fresh=fresh)
             try:
-                return await self._exchange(connection, target, headers, body)
+                return await self._exchange(pool, connection, target, headers, body)
             except (httpcore2.NetworkError, httpcore2.RemoteProtocolError):
                 if not used:
                     raise
                 fresh = True  # A connection that had been idle was closed by the other side as it was used.
 
     async def _exchange(
-        self, connection: httpcore2.AsyncHTTPConnection, target: Target, headers: list[tuple[bytes, bytes]], body: bytes
-    ) -> tuple[int, dict[bytes, bytes], bytes, bool]:
+        self, pool: Connections, connection: httpcore2.AsyncHTTPConnection, target: Target,
+        headers: list[tuple[bytes, bytes]], body: bytes,
+    ) -> tuple[int, dict[bytes, bytes], bytes, bool]:  # fmt: skip
         url = httpcore2.URL(
             scheme=target.scheme.encode(), host=target.host.encode(), port=target.port, target=target.path
         )
@@ -192,7 +212,7 @@ class Webhooks:
             await response.aclose()
         finally:
             if whole:
-                await self._connections.give_back(target.origin, connection)
+                await pool.give_back(target.origin, connection)
             else:
                 await connection.aclose()
         return response.status, fields, b"".join(parts), whole
