@@ -18,12 +18,16 @@ IN_PLACE = {
     "approval_id": ids.new(ids.APPROVAL),
     "token_id": ids.new(ids.TOKEN),
     "signal": "go",
+    "hook": "notify",
+    "delivery_id": ids.new(ids.DELIVERY),
 }
 BODIES = {
     "submit_run": {"target": "digest", "goal": "look"},
     "answer_approval": {"decision": "approve"},
     "create_token": {"role": "viewer"},
     "create_workspace": {"name": "another"},
+    "create_hook": {"name": "notify", "point": "post_run", "url": "https://example.org/hook"},
+    "update_hook": {"enabled": False},
 }
 
 
@@ -106,7 +110,7 @@ async def test_what_is_everybodys_needs_a_token_for_all_workspaces(path: str) ->
 
 @every
 async def test_another_method_is_405_and_says_which_are_allowed(route: Route) -> None:
-    answer = await Client()("PATCH", target(route))
+    answer = await Client()("PURGE", target(route))
     assert answer.status == 405
     assert route.method in answer.headers["allow"].split(", ")
     assert answer.headers["content-type"] == "application/problem+json"
