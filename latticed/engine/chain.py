@@ -268,7 +268,7 @@ class Chain:
                     raise HookFailed(f"its answer's tags are no tags: {error.errors()[0]['msg']}") from None
             elif name == "queue":
                 queues = self._hooks.queues()
-                if value not in queues:
+                if not isinstance(value, str) or value not in queues:
                     raise HookFailed(f"it chose the queue {value!r}; there are {', '.join(sorted(queues))}")
                 valid[name] = value
             elif not isinstance(value, dict):

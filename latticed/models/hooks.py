@@ -3,13 +3,14 @@
 Pure. A hook of the configuration file and one that was registered over HTTP are the same `HookSpec`.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 
 from latticed.models.fields import Name
 
@@ -98,12 +99,19 @@ class CommandHook(HookTable):
         return cwd
 
 
+def _reference(text: str) -> str:
+    """Never tells what stood in the place of a reference: it may be the secret itself."""
+    if not re.fullmatch(r"secret:[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", text):
+        raise ValueError("a secret is not written down but referred to, as secret:NAME")
+    return text
+
+
 class WebhookHook(HookTable):
     """An HTTPS POST. The only sort that can be registered over HTTP."""
 
     use: Literal["webhook"]
     url: Annotated[str, StringConstraints(max_length=2000, pattern=r"^https?://[^\s]+$")]
-    secret: Annotated[str, StringConstraints(pattern=r"^secret:[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")] | None = None
+    secret: Annotated[str, AfterValidator(_reference)] | None = None
     """A reference, never the secret itself; without one the daemon has a key of its own for it."""
 
 
