@@ -42,6 +42,8 @@ COMMANDS: dict[str, Any] = {
 }
 FUNCTIONS = ("scripted", "scripted_plain")
 AGENTS = COMMANDS | {name: {"use": "function", "function": f"tests.crash.agents:{name}"} for name in FUNCTIONS}
+AGENTS["judged"] = AGENTS["scripted"]
+"""The same under a name that hooks are asked about."""
 
 
 def leave(ctx: Context, inputs: Inputs, key: str = "") -> str:

@@ -13,6 +13,7 @@ from tests.conftest import TERMINAL, Daemon, wait_until
 from tests.crash import checks
 from tests.crash.agents import AGENTS
 from tests.crash.excuses import MAX_RECOVERIES
+from tests.crash.hooks import HOOKS
 from tests.crash.ledger import Ledger
 from tests.crash.load import Client, Dead, Load
 from tests.crash.observed import Observed, list_all
@@ -27,6 +28,8 @@ CONFIG: dict[str, Any] = {
         "max_recoveries": MAX_RECOVERIES,
     },
     "agents": AGENTS,
+    "hooks": HOOKS,
+    "queues": {"other": {"concurrency": 5}},
 }
 
 

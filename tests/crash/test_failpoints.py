@@ -9,7 +9,7 @@ from tests.conftest import ROOT, wait_until
 from tests.crash.plans import Maker
 from tests.crash.rig import Rig
 
-OFTEN = {"commit": 25, "submit": 6, "claim": 4, "step": 12, "end": 4, "child": 2}
+OFTEN = {"commit": 25, "submit": 6, "claim": 4, "step": 12, "end": 4, "child": 2, "hook": 5}
 """The first part of a failpoint's name → at which passage to die there, so that something is under way."""
 AT_A_DRAIN = {"drain.after", "release.before", "release.after"}
 
