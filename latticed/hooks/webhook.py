@@ -6,24 +6,20 @@ likewise, its redirects are followed three times and judged like the first addre
 
 import email.utils
 from collections.abc import Sequence
-from contextlib import aclosing
 
-import httpcore2
 import orjson
 
 from latticed import __version__
 from latticed.clock import Clock, to_text
 from latticed.errors import Invalid
 from latticed.hooks.addresses import Network, NotAllowed, Target, parse_url
-from latticed.hooks.network import Connections, Names, Resolver
+from latticed.hooks.network import ANSWER_BYTES, Answered, Connections, Names, Resolver, Unreached
 from latticed.hooks.signing import BadSecret, Keys, signature
 from latticed.models.deliveries import Undelivered
 from latticed.models.hooks import OUTPUT_CHARS, Answer, HookFailed, HookSpec, Occasion, WebhookHook, clip
 from latticed.secrets import NoSecret
 
 CONTENT_TYPE = b"application/cloudevents+json"
-ANSWER_BYTES = 64 * 1024
-"""How much of an answer is read; of a longer one no more, and its connection is closed."""
 REDIRECTS = 3
 IDLE_SECONDS = 15.0
 """How long a connection is kept for the next delivery."""
@@ -32,6 +28,10 @@ _TYPES = {"post_run": "latticed.run.finished"}
 _SAME_AGAIN = (301, 302, 307, 308)
 """Redirects that are followed with the same method and body (RFC 9110, 15.4); 303 says that the body was taken."""
 _USER_AGENT = f"latticed/{__version__}".encode()
+_HEAD = (
+    b"content-type: %b\r\ncontent-length: %d\r\nuser-agent: %b\r\naccept: application/json, */*;q=0.5\r\n"
+    b"webhook-id: %b\r\nwebhook-timestamp: %d\r\nwebhook-signature: %b\r\n\r\n"
+)
 
 
 class Webhooks:
@@ -58,12 +58,12 @@ class Webhooks:
     async def close_idle(self) -> None:
         """Closes the connections that were not needed for a while."""
         while self._retired:
-            await self._retired.pop().close()
-        await self._connections.close_expired()
+            self._retired.pop().close()
+        self._connections.close_expired()
 
     async def close(self) -> None:
         """Closes every idle connection."""
-        await self._connections.close()
+        self._connections.close()
 
     async def judge(self, url: str) -> None:
         """Whether a URL can be called, as far as that can be known now; a name that nobody knows yet passes.
@@ -73,10 +73,10 @@ class Webhooks:
         """
         target = parse_url(url)
         try:
-            await self._connections.guards[target.scheme].find(target.host, target.port)
+            await self._connections.find(target)
         except NotAllowed as error:
             raise Invalid(str(error)) from None
-        except httpcore2.ConnectError:
+        except Unreached:
             return
 
     def check_secret(self, hook: HookSpec) -> None:
@@ -109,36 +109,30 @@ class Webhooks:
             signed = signature(self._keys.find(hook), occasion.delivery_id, timestamp, body)
         except (NoSecret, BadSecret) as error:
             raise Undelivered(error.detail) from None
-        headers = [
-            (b"content-type", CONTENT_TYPE),
-            (b"content-length", b"%d" % len(body)),
-            (b"user-agent", _USER_AGENT),
-            (b"accept", b"application/json, */*;q=0.5"),
-            (b"webhook-id", occasion.delivery_id.encode()),
-            (b"webhook-timestamp", b"%d" % timestamp),
-            (b"webhook-signature", signed.encode()),
-        ]
+        fields = (
+            CONTENT_TYPE, len(body), _USER_AGENT, occasion.delivery_id.encode(), timestamp, signed.encode()
+        )  # fmt: skip
+        request = _HEAD % fields + body
         target = self._target(table.url)
+        pool = self._connections
         try:
             for _ in range(REDIRECTS + 1):
-                status, fields, answer, whole = await self._post(target, headers, body)
-                location = fields.get(b"location")
-                if status not in _SAME_AGAIN or location is None:
+                head = b"POST %b HTTP/1.1\r\nhost: %b\r\n" % (target.path, target.authority)
+                answered = await pool.exchange(target, head + request)
+                location = answered.headers.get(b"location")
+                if answered.status not in _SAME_AGAIN or location is None:
                     break
                 target = target.redirected(location.decode("latin-1"))
             else:
                 raise Undelivered(f"it redirects more than {REDIRECTS} times")
         except NotAllowed as error:
             raise Undelivered(str(error), again=False) from None
-        except httpcore2.ConnectError as error:
+        except Unreached as error:
             raise Undelivered(str(error)) from None
-        except (httpcore2.RemoteProtocolError, httpcore2.LocalProtocolError):
-            raise Undelivered("it closed the connection without an answer, or answered with what is no HTTP") from None
-        except (httpcore2.NetworkError, OSError):
-            raise Undelivered("the connection broke before it had answered") from None
-        return self._judge(hook, status, fields, answer, whole)
+        return self._judge(hook, answered)
 
-    def _judge(self, hook: HookSpec, status: int, fields: dict[bytes, bytes], body: bytes, whole: bool) -> Answer:
+    def _judge(self, hook: HookSpec, answered: Answered) -> Answer:
+        status, fields, body, whole = answered
         output = clip(body[: OUTPUT_CHARS * 4].decode("utf-8", "replace"), OUTPUT_CHARS)
         if not 200 <= status < 300:
             wait = self._retry_after(fields.get(b"retry-after"))
@@ -171,51 +165,6 @@ class Webhooks:
             except Invalid as error:
                 raise Undelivered(error.detail, again=False) from None
         return target
-
-    async def _post(
-        self, target: Target, headers: list[tuple[bytes, bytes]], body: bytes
-    ) -> tuple[int, dict[bytes, bytes], bytes, bool]:
-        """Status, headers, the beginning of the body, and whether that is all of it."""
-        fresh = False
-        while True:
-            pool = self._connections
-            connection, used = await pool.take(target.origin, fresh=fresh)
-            try:
-                return await self._exchange(pool, connection, target, headers, body)
-            except (httpcore2.NetworkError, httpcore2.RemoteProtocolError):
-                if not used:
-                    raise
-                fresh = True  # A connection that had been idle was closed by the other side as it was used.
-
-    async def _exchange(
-        self, pool: Connections, connection: httpcore2.AsyncHTTPConnection, target: Target,
-        headers: list[tuple[bytes, bytes]], body: bytes,
-    ) -> tuple[int, dict[bytes, bytes], bytes, bool]:  # fmt: skip
-        url = httpcore2.URL(
-            scheme=target.scheme.encode(), host=target.host.encode(), port=target.port, target=target.path
-        )
-        request = httpcore2.Request("POST", url, headers=[(b"host", target.authority), *headers], content=body)
-        whole = False
-        try:
-            response = await connection.handle_async_request(request)
-            fields = {name.lower(): value for name, value in response.headers}
-            parts: list[bytes] = []
-            left = ANSWER_BYTES
-            async with aclosing(response.aiter_stream()) as stream:
-                async for part in stream:
-                    parts.append(part[: max(left, 0)])
-                    left -= len(part)
-                    if left < 0:
-                        break
-                else:
-                    whole = True
-            await response.aclose()
-        finally:
-            if whole:
-                await pool.give_back(target.origin, connection)
-            else:
-                await connection.aclose()
-        return response.status, fields, b"".join(parts), whole
 
 
 def cloud_event(hook: HookSpec, payload: bytes, occasion: Occasion) -> bytes:
