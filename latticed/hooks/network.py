@@ -6,6 +6,7 @@ one of httpx2's costs four times as much, and nothing of what else that can do i
 """
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -297,7 +298,8 @@ class Connections:
             except ssl.SSLError as error:
                 reason = f"TLS failed: {getattr(error, 'verify_message', None) or error.reason or 'it was cut'}"
             except OSError as error:
-                reason = (error.strerror or type(error).__name__).lower()
+                # asyncio's own text would tell the address.
+                reason = (os.strerror(error.errno) if error.errno else type(error).__name__).lower()
         raise Unreached(f"no connection to {target.host!r}: {reason}")
 
     async def _open(self, family: int, address: Any, target: Target) -> Wire:
