@@ -47,7 +47,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def sides(args: argparse.Namespace, workload: str) -> list[str]:
     """Who does that workload, in the order of an even round."""
-    peers = _JOURNALS[args.journal] if args.peer else []
+    peers = _JOURNALS[args.journal] if args.peer and workload in peer.WORKLOADS else []
     if workload not in peer.JOURNAL_MATTERS:
         peers = peers[:1]
     return [*([report.OURS] if args.ours else []), *peers]

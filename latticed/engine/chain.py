@@ -105,7 +105,7 @@ class Chain:
         answered = {record.ref for record in x.journal.aside(PRE_RUN_BRANCH)}
         begun = any(r.epoch > 0 and r.branch != PRE_RUN_BRANCH for r in x.journal.records.values())
         hooks = () if begun else [hook for hook in self._at("pre_run", x) if hook.key not in answered]
-        run: dict[str, Any] | None = None
+        run = x.claimed.view
         for hook in hooks:
             if run is None:
                 run = await x.persist(lambda: self._store.find_run(x.row.workspace, x.run_id))

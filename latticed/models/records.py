@@ -227,6 +227,8 @@ class Claimed:
     recovery: str
     created_by: str | None
     journal: list[StepRecord]
+    view: dict[str, Any] | None = None
+    """As models.runs.Run, where hooks are to be asked about it."""
 
 
 @dataclass(slots=True)

@@ -16,18 +16,15 @@ from latticed.models.records import Birth, EventRecord, StepRecord, event
 from latticed.models.views import approval_view, run_view, step_view, token_view
 from latticed.states import TERMINAL, Status
 from latticed.store import dialects as d
-from latticed.store.engine_side import EngineSide
-from latticed.store.tables import approvals, bodies, events, idempotency_keys, runs, signals, steps, tokens, workspaces
+from latticed.store.engine_side import RUN, EngineSide
+from latticed.store.tables import approvals, events, idempotency_keys, runs, signals, steps, tokens, workspaces
 from latticed.store.transaction import Transaction
 
-_RUN = select(runs, bodies.c.goal, bodies.c.inputs, bodies.c.roles).join_from(
-    runs, bodies, bodies.c.run_id == runs.c.id
-)
 _EVENTS = select(
     events.c.run_id, events.c.seq, events.c.position, events.c.type, events.c.workspace, events.c.kind, events.c.at,
     events.c.data,
 )  # fmt: skip
-_ONE_RUN = d.Query(_RUN.where(runs.c.id == d.parameter("id"), runs.c.workspace == d.parameter("workspace")))
+_ONE_RUN = d.Query(RUN.where(runs.c.id == d.parameter("id"), runs.c.workspace == d.parameter("workspace")))
 _STATUS = d.Query(
     select(runs.c.status, runs.c.last_seq).where(
         runs.c.id == d.parameter("id"), runs.c.workspace == d.parameter("workspace")
@@ -106,7 +103,7 @@ class FacadeSide(EngineSide):
         self, workspace: str, filters: dict[str, Any], tags: list[tuple[str, str]], before: str | None, limit: int
     ) -> list[dict[str, Any]]:
         """Runs newest first, each as models.runs.Run. `filters` are columns and the values they may have."""
-        statement = _RUN.where(runs.c.workspace == workspace)
+        statement = RUN.where(runs.c.workspace == workspace)
         for column, value in filters.items():
             values = value if isinstance(value, list | tuple | frozenset) else [value]
             statement = statement.where(runs.c[column].in_(sorted(values)))

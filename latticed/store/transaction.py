@@ -186,11 +186,11 @@ class Transaction:
         return {row[0]: RunRow._make(row) for row in found}
 
     def _keep_beside(self, kept: list[tuple[RunRow, Beside]]) -> None:
+        deliveries.keep(self.connection, [delivery for _, beside in kept for delivery in beside.deliveries])
         for row, beside in kept:
             if beside.inputs is not None:
                 given = update(bodies).where(bodies.c.run_id == row.id).values(inputs=beside.inputs.decode())
                 self.connection.execute(given)
-            deliveries.keep(self.connection, beside.deliveries)
             for act in beside.audited:
                 self.audit(row.workspace, act.principal, act.action, act.subject, **act.detail)
 
