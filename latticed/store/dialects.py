@@ -8,7 +8,6 @@ from typing import Any
 
 import orjson
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     Connection,
     Integer,
@@ -134,11 +133,6 @@ def json_list(values: Iterable[str]) -> str:
 def value(text: str) -> ColumnElement[str]:
     """A text as a bound parameter."""
     return bindparam(None, text, type_=Text(), unique=True)
-
-
-def number(name: str) -> Any:
-    """A named number, given at execution."""
-    return bindparam(name, type_=BigInteger())
 
 
 def parameter(name: str) -> Any:

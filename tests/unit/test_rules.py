@@ -1,14 +1,18 @@
 """The hooks that come with latticed: rules in CEL, and redaction."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from latticed.config import load
 from latticed.expressions import Expression
+from latticed.hooks.loading import load_hooks
 from latticed.hooks.policy import Policy
 from latticed.hooks.redaction import Redaction
 from latticed.models.hooks import Block
 
+ROOT = Path(__file__).resolve().parents[2]
 RUN = {"id": "run_1", "target": "t", "goal": "go", "priority": 0, "inputs": {"n": 5}, "tags": {"team": "a"}}
 
 
@@ -79,6 +83,21 @@ def test_brackets_in_a_text_are_no_nesting() -> None:
 def test_what_is_long_but_allowed_is_evaluated() -> None:
     assert Expression("1" + "+1" * 2000).evaluate({}) == 2001
     assert Expression("true" + " && true" * 450).evaluate({}) is True
+
+
+def test_the_policy_that_is_shipped_holds(tmp_path: Path) -> None:
+    shipped = load(ROOT / "config" / "latticed.toml", tmp_path, {}, {})
+    enabled = {name: hook.model_copy(update={"enabled": True}) for name, hook in shipped.hooks.items()}
+    loaded = load_hooks(shipped.model_copy(update={"hooks": enabled}))
+    assert [spec.name for spec in loaded.specs] == ["policy", "redaction", "syslog", "notify"]
+    policy = loaded.functions["policy"]
+
+    def judge(target: str, goal: str, **inputs: str) -> Any:
+        return policy({"run": RUN | {"target": target, "goal": goal, "inputs": inputs}, "workspace": "w"})
+
+    assert isinstance(judge("sizes", "/"), Block)
+    assert isinstance(judge("search", "word", path="/"), Block)
+    assert judge("sizes", "/srv") is judge("search", "/", path="/srv") is judge("search", "word") is None
 
 
 def redacted(inputs: Any, *keys: str) -> Any:
