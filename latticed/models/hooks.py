@@ -106,12 +106,15 @@ def _reference(text: str) -> str:
     return text
 
 
+SecretReference = Annotated[str, AfterValidator(_reference)]
+
+
 class WebhookHook(HookTable):
     """An HTTPS POST. The only sort that can be registered over HTTP."""
 
     use: Literal["webhook"]
     url: Annotated[str, StringConstraints(max_length=2000, pattern=r"^https?://[^\s]+$")]
-    secret: Annotated[str, AfterValidator(_reference)] | None = None
+    secret: SecretReference | None = None
     """A reference, never the secret itself; without one the daemon has a key of its own for it."""
 
 

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, StringConstraints, field_validator, mode
 
 from latticed.models.events import EVENT_TYPES, OWN
 from latticed.models.fields import Name, Request, View
-from latticed.models.hooks import HookKind, OnError, Point, Sort, WebhookHook
+from latticed.models.hooks import HookKind, OnError, Point, SecretReference, Sort, WebhookHook
 
 RESERVED = ("deliveries",)
 """Names that would stand for something else in a path."""
@@ -16,7 +16,6 @@ EventType = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 Target = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Order = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
-SecretName = Annotated[str, StringConstraints(pattern=r"^secret:[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
 
 
 def unknown_event(types: list[str]) -> str | None:
@@ -41,17 +40,6 @@ def refuse_others(given: Any) -> Any:
     return given
 
 
-def refuse_text(secret: Any) -> Any:
-    """Nobody hands a secret over here.
-
-    Raises:
-        ValueError: it is no reference.
-    """
-    if isinstance(secret, str) and not secret.startswith("secret:"):
-        raise ValueError("give a reference, secret:NAME, to a secret that the daemon has; never its text")
-    return secret
-
-
 class HookRequest(WebhookHook):
     """A webhook to be registered."""
 
@@ -64,11 +52,6 @@ class HookRequest(WebhookHook):
     @classmethod
     def _of_this_door(cls, given: Any) -> Any:
         return refuse_others(given)
-
-    @field_validator("secret", mode="before")
-    @classmethod
-    def _a_reference(cls, secret: Any) -> Any:
-        return refuse_text(secret)
 
     @field_validator("name")
     @classmethod
@@ -102,7 +85,7 @@ class HookPatch(Request):
     name: Name | None = None
     point: Point | None = None
     url: Url | None = None
-    secret: SecretName | None = None
+    secret: SecretReference | None = None
     kind: HookKind | None = None
     targets: list[Target] | None = None
     workspaces: list[Name] | None = None
@@ -111,11 +94,6 @@ class HookPatch(Request):
     enabled: bool | None = None
     timeout_seconds: Seconds | None = None
     on_error: OnError | None = None
-
-    @field_validator("secret", mode="before")
-    @classmethod
-    def _a_reference(cls, secret: Any) -> Any:
-        return refuse_text(secret)
 
     @property
     def changes(self) -> dict[str, Any]:
