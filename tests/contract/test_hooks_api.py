@@ -224,7 +224,8 @@ def test_only_admins_see_hooks(one: Daemon, receiver: Receiver, role: str) -> No
     headers = {"Authorization": f"Bearer {token}"}
     for method, path in (
         ("GET", "hooks"), ("POST", "hooks"), ("GET", "hooks/notify"), ("PATCH", "hooks/notify"),
-        ("DELETE", "hooks/notify"), ("GET", "hooks/deliveries"), ("POST", "hooks/deliveries/dlv_" + "0" * 32 + "/redeliver"),
+        ("DELETE", "hooks/notify"), ("GET", "hooks/deliveries"),
+        ("POST", "hooks/deliveries/dlv_" + "0" * 32 + "/redeliver"),
     ):  # fmt: skip
         assert one.client.request(method, one.path(path), headers=headers).status_code == 403
 

@@ -79,6 +79,8 @@ def readers_saw_the_truth(seen: Observed) -> Wrongs:
             yield f"streamed {streamed[where : where + 2]}, stored {stored[where : where + 2]}, of {len(stored)}"
     by_run: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for event in seen.feed:
+        if event["seq"] is None:
+            continue
         by_run[event["run_id"]].append(
             {name: value for name, value in event.items() if name not in ("position", "kind")}
         )

@@ -18,6 +18,8 @@ from tests.crash.ledger import Ledger
 from tests.crash.load import Client, Dead, Load
 from tests.crash.observed import Observed, list_all
 from tests.crash.plans import Maker, is_endless
+from tests.crash.told import WEBHOOKS, Audience
+from tests.crash.told import wrongs as wrongly_told
 
 CONFIG: dict[str, Any] = {
     "runs": {
@@ -28,7 +30,6 @@ CONFIG: dict[str, Any] = {
         "max_recoveries": MAX_RECOVERIES,
     },
     "agents": AGENTS,
-    "hooks": HOOKS,
     "queues": {"other": {"concurrency": 5}},
 }
 
@@ -37,7 +38,8 @@ class Rig:
     """A daemon, the ledger of its clients, and the file into which all effects go."""
 
     def __init__(self, home: Path, seed: str) -> None:
-        self.daemon = Daemon(home, CONFIG)
+        self.audience = Audience(seed)
+        self.daemon = Daemon(home, CONFIG | {"hooks": HOOKS | self.audience.hooks, "webhooks": WEBHOOKS})
         self.ledger = Ledger()
         self.effects = home / "effects"
         self.died_at = home / "died_at"
@@ -127,6 +129,7 @@ class Rig:
                 if each.key is not None and not each.accepted:
                     client.post(each)
             wait_until(over, timeout, 0.05)
+            wait_until(lambda: not list_all(self.daemon, "hooks/deliveries", status="pending"), timeout, 0.05)
         except (AssertionError, Dead) as error:
             self.ledger.complain(f"not all runs end: {error!r}")
             for run in self._active():
@@ -144,7 +147,9 @@ class Rig:
             wait_until(lambda: not self._processes(), 5)
         except AssertionError:
             self.ledger.complain(f"processes that outlive their runs: {self._processes()}")
-        return checks.wrongs(Observed(self.daemon, self.ledger, self.effects))
+        seen = Observed(self.daemon, self.ledger, self.effects)
+        return [*checks.wrongs(seen), *wrongly_told(seen, self.audience)]
 
     def close(self) -> None:
+        self.audience.close()
         self.daemon.close()

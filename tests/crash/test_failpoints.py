@@ -9,7 +9,7 @@ from tests.conftest import ROOT, wait_until
 from tests.crash.plans import Maker
 from tests.crash.rig import Rig
 
-OFTEN = {"commit": 25, "submit": 6, "claim": 4, "step": 12, "end": 4, "child": 2, "hook": 5}
+OFTEN = {"commit": 25, "submit": 6, "claim": 4, "step": 12, "end": 4, "child": 2, "hook": 5, "deliver": 8}
 """The first part of a failpoint's name → at which passage to die there, so that something is under way."""
 AT_A_DRAIN = {"drain.after", "release.before", "release.after"}
 
@@ -48,8 +48,10 @@ def live_until_it_dies(rig: Rig, life: int, *, drain: bool) -> None:
     client = rig.client(f"every/{life}")
     try:
         with client.until_dead():
+            client.register(rig.audience.url)
             for body in Maker(str(rig.effects), Random(life)).every():
                 client.submit(body)
+            client.redeliver()
         if drain:
             rig.daemon.process.terminate()
         wait_until(lambda: not rig.daemon.running, 20)
