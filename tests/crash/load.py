@@ -151,9 +151,11 @@ class Client:
                 sent.status, sent.answered_at = answer.status_code, time.monotonic()
 
     def register(self, url: str) -> None:
-        """A hook of our own, unless it is there."""
+        """A hook of our own, in place of one that is there."""
         body = {"name": "registered", "point": "post_run", "url": url, "targets": ["command"]}
-        self._ask("POST", "hooks", (201, 409), json=body)
+        if self._ask("POST", "hooks", (201, 409), json=body).status_code == 409:
+            self._ask("DELETE", "hooks/registered", (204,))
+            self._ask("POST", "hooks", (201,), json=body)
 
     def redeliver(self) -> None:
         """Has one of the latest deliveries sent again."""
