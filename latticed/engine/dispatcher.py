@@ -140,7 +140,7 @@ class Dispatcher:
         self._start(
             Claimed(
                 row, birth.goal, orjson.loads(birth.inputs), birth.max_retries, birth.recovery, birth.created_by,
-                birth.journal,
+                birth.journal, birth=birth,
             )
         )  # fmt: skip
 

@@ -171,7 +171,9 @@ class Executor:
         context = Context(x)
         try:
             x.check()
-            held = await self._chain.before_run(x) if self._chain and self._chain.stands_before(x) else None
+            chain, held = self._chain, None
+            if chain is not None and (hooks := chain.before_entry(x)) is not None:
+                held = await chain.before_run(x, hooks)
             if held is None:
                 result = await agent.run(context, x.claimed.goal, x.claimed.inputs)
                 outcome = Returned(to_json(result, x.settings.output_limit_bytes, "the output"))

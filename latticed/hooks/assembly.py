@@ -6,11 +6,10 @@ from collections.abc import Callable, Collection
 from latticed.clock import Clock
 from latticed.config import Config
 from latticed.engine.courier import Courier
-from latticed.engine.threads import Threads
 from latticed.hooks.addresses import Network
 from latticed.hooks.asking import Asker
 from latticed.hooks.command import CommandRunner
-from latticed.hooks.functions import THREADS, FunctionRunner
+from latticed.hooks.functions import FunctionRunner
 from latticed.hooks.loading import FileHooks, load_hooks
 from latticed.hooks.registry import Registry
 from latticed.hooks.signing import Keys
@@ -35,7 +34,7 @@ class HookParts:
     def __init__(self, config: Config, store: Outbox, clock: Clock, queues: Callable[[], Collection[str]]) -> None:
         loaded = load_hooks(config)
         self.registry = Registry()
-        self.functions = FunctionRunner(Threads(THREADS))
+        self.functions = FunctionRunner()
         self.keys = Keys(config.state_dir / KEY_FILE, Secrets(config.secrets.dir))
         self.webhooks = Webhooks(self.keys, clock, _networks(config))
         runners: dict[str, Runner] = {"python": self.functions, "webhook": self.webhooks}

@@ -3,6 +3,8 @@
 import asyncio
 import inspect
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -10,14 +12,11 @@ import orjson
 import structlog
 
 from latticed.config import ConfigError
-from latticed.engine.threads import Threads
 from latticed.models.hooks import Answer, HookFailed, HookSpec, Occasion, PythonHook
 from latticed.plugins import BadPlugin, load_dotted
 
 THREADS = 32
 """Plain functions at work at once; none of the threads that agents use."""
-GRACE_SECONDS = 1.0
-"""How much longer than its caller a thread is waited for before it counts as abandoned."""
 
 log = structlog.get_logger()
 
@@ -53,10 +52,10 @@ class FunctionRunner:
     outside: one that takes too long is left to itself, and its answer is not waited for.
     """
 
-    def __init__(self, threads: Threads) -> None:
+    def __init__(self, threads: int = THREADS) -> None:
         self.functions: Mapping[str, Function] = {}
         """By the hook's key; a reload puts another in its place."""
-        self._threads = threads
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="hook")
 
     async def run(self, hook: HookSpec, payload: bytes, occasion: Occasion) -> Answer:
         """Asks a hook once."""
@@ -64,7 +63,7 @@ class FunctionRunner:
         if function is None:
             raise HookFailed("its code is not loaded")
         try:
-            returned = await self._call(function, orjson.loads(payload), hook.table.timeout_seconds)
+            returned = await self._call(function, orjson.loads(payload))
             return Answer.of(returned) if hook.judges else Answer()
         except (asyncio.CancelledError, HookFailed):
             raise
@@ -74,16 +73,13 @@ class FunctionRunner:
 
     def close(self) -> None:
         """Takes no more work and waits for nobody."""
-        self._threads.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _call(self, function: Function, told: dict[str, Any], seconds: float) -> Any:
+    async def _call(self, function: Function, told: dict[str, Any]) -> Any:
         if _is_async(function):
             return await function(told)
-        work = asyncio.ensure_future(
-            self._threads.run(partial(_caught, function, told), seconds=seconds + GRACE_SECONDS)
-        )
-        work.add_done_callback(lambda done: done.cancelled() or done.exception())
-        value, error = await asyncio.shield(work)
+        call = partial(copy_context().run, _caught, function, told)
+        value, error = await asyncio.wrap_future(self._threads.submit(call))
         if error is not None:
             raise error
         return await value if inspect.isawaitable(value) else value

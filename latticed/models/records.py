@@ -229,6 +229,8 @@ class Claimed:
     journal: list[StepRecord]
     view: dict[str, Any] | None = None
     """As models.runs.Run, where hooks are to be asked about it."""
+    birth: Birth | None = None
+    """What it was born from, where nobody has touched it since."""
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from latticed.clock import to_text
-from latticed.models.records import STOP_MODES, Birth
+from latticed.models.records import STOP_MODES, Birth, RunRow
 from latticed.states import UNWOUND, Status, allowed_moves
 
 NO_USAGE = {"input_tokens": 0, "output_tokens": 0, "requests": 0, "cost_usd": 0.0}
@@ -140,6 +140,15 @@ def born_view(birth: Birth) -> dict[str, Any]:
         "events_url": path + "/events",
         "stop_url": path + "/stop",
     }
+
+
+def seized_view(birth: Birth, row: RunRow, at: int) -> dict[str, Any]:
+    """The same, claimed at `at`."""
+    now = to_text(at)
+    return born_view(birth) | {
+        "inputs": orjson.loads(birth.inputs), "status": row.status, "epoch": row.epoch, "owner": row.owner,
+        "started_at": now, "updated_at": now, "allowed_moves": allowed_moves(Status(row.status)),
+    }  # fmt: skip
 
 
 _QUEUED_MOVES = allowed_moves(Status.QUEUED)

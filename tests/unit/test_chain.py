@@ -36,7 +36,7 @@ class Engine:
 
     def __init__(self, store: Store) -> None:
         self.store, self.clock = store, SystemClock()
-        self.registry, self.runner = Registry(), FunctionRunner(Threads(4))
+        self.registry, self.runner = Registry(), FunctionRunner(4)
         self.asked: list[tuple[str, Any]] = []
         self.code: Callable[[Context], Any] = self._nothing
         self.executors: list[Executor] = []
