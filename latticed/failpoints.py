@@ -60,7 +60,7 @@ FAILPOINTS: dict[str, str] = {
     "queue.after": "the release into another queue is committed, the slot is not given back",
     "deliver.before": "deliveries were read, none of them is sent",
     "deliver.answered": "a receiver has answered, that is not recorded",
-    "deliver.recorded": "what became of deliveries is committed, their lane does not know",
+    "deliver.recorded": "what became of deliveries is committed, the courier does not know",
     "redeliver.after": "a delivery is in the outbox again, nobody was told",
     "registered.after": "a hook is registered on disk, it is not in force",
     "signal.taken": "a signal's consumption is recorded, user code has not got it",

@@ -1,7 +1,7 @@
 """Sends what the outbox holds: a delivery for each hook that is told of a run's end, or of an event.
 
-Each hook has a lane of its own, with so many deliveries under way and so many in memory and no more: a receiver that
-is slow, or hangs, holds up nobody else's. What a lane has read stays pending on disk until its outcome is recorded, so
+Each hook is an addressee of its own, with so many deliveries under way and so many in memory and no more: one that is
+slow, or hangs, holds up nobody else's. What was read for it stays pending on disk until its outcome is recorded, so
 that whatever a crash cuts short is sent again, under the same id. Outcomes are recorded together, as they come.
 """
 
@@ -26,11 +26,11 @@ from latticed.ports import Hooks
 CONCURRENCY = {"webhook": 16, "python": 8, "command": 4}
 """Deliveries of one hook that are under way at a time."""
 READ_BYTES = 4 << 20
-"""What one look of a lane brings into memory."""
+"""What one look for an addressee brings into memory."""
 GATHER_SECONDS = 0.02
-"""A lane that is busy looks no more often, so that one look brings several."""
+"""One that is busy is looked for no more often, so that one look brings several."""
 LOOK_SECONDS = 30.0
-"""How often the disk is asked for lanes that nobody has woken: what a missed wake-up can cost."""
+"""How often the disk is asked for addressees that nobody has woken: what a missed wake-up can cost."""
 JITTER = 0.1
 RECORDED_TOGETHER = 256
 
@@ -38,7 +38,7 @@ log = structlog.get_logger()
 
 
 class Courier(Loop):
-    """All lanes. `disable` is told a registered hook whose receiver wants no more; `rest` is called now and then."""
+    """All addressees. `disable` is told a registered hook whose receiver wants no more; `rest` is called at times."""
 
     def __init__(
         self, *, store: Outbox, clock: Clock, hooks: Hooks, retry_seconds: Sequence[float] = RETRY_SECONDS,
@@ -52,7 +52,7 @@ class Courier(Loop):
         self.pausing = True
         self._disable = disable
         self._rest = rest
-        self._lanes: dict[str, Lane] = {}
+        self._addressees: dict[str, Addressee] = {}
         self._outcomes: list[Sent] = []
         self._recording: asyncio.Task[None] | None = None
 
@@ -69,19 +69,19 @@ class Courier(Loop):
         """There is something to be sent for a hook."""
         if self.pausing:
             return
-        lane = self._lanes.get(key)
-        if lane is None:
-            self._lanes[key] = Lane(self, key)
+        addressee = self._addressees.get(key)
+        if addressee is None:
+            self._addressees[key] = Addressee(self, key)
         else:
-            lane.more.set()
+            addressee.more.set()
 
     def look_again(self) -> None:
         """Hooks came, changed or went."""
-        for lane in self._lanes.values():
-            lane.more.set()
+        for addressee in self._addressees.values():
+            addressee.more.set()
 
     async def tick(self) -> float:
-        """Finds lanes that nobody has woken, and gives up what nobody can send."""
+        """Finds addressees that nobody has woken, and gives up what nobody can send."""
         for key in await self.store.pending_hooks():
             self.look(key)
         given_up = await self.store.give_up_deliveries(self.clock.now() - int(DAY_SECONDS * 1e6))
@@ -112,17 +112,17 @@ class Courier(Loop):
                 disabled = []
             del self._outcomes[: len(batch)]
             for sent in batch:
-                if (lane := self._lanes.get(sent.due.hook)) is not None:
-                    lane.free(sent.id)
+                if (addressee := self._addressees.get(sent.due.hook)) is not None:
+                    addressee.free(sent.id)
             for hook_id in disabled:
                 log.warning("hook_disabled", hook=hook_id, reason="its receiver answered 410 Gone")
                 self._disable(hook_id)
         self._recording = None
 
-    def ended(self, lane: "Lane") -> None:
-        """A lane has nothing to be sent, now or later."""
-        if self._lanes.get(lane.key) is lane:
-            del self._lanes[lane.key]
+    def ended(self, addressee: "Addressee") -> None:
+        """There is nothing to be sent to it, now or later."""
+        if self._addressees.get(addressee.key) is addressee:
+            del self._addressees[addressee.key]
 
     def pause(self) -> None:
         """From now on nothing more is taken up."""
@@ -133,19 +133,19 @@ class Courier(Loop):
         for the next start."""
         self.pause()
         await self.stop()
-        lanes = list(self._lanes.values())
-        tasks = [task for lane in lanes for task in lane.under_way]
+        addressees = list(self._addressees.values())
+        tasks = [task for addressee in addressees for task in addressee.under_way]
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
-        for lane in lanes:
-            lane.close()
-        await asyncio.gather(*(lane.task for lane in lanes), *tasks, return_exceptions=True)
+        for addressee in addressees:
+            addressee.close()
+        await asyncio.gather(*(addressee.task for addressee in addressees), *tasks, return_exceptions=True)
         if self._recording is not None:
             await asyncio.wait((self._recording,), timeout=seconds)
             self._recording.cancel()
 
 
-class Lane:
+class Addressee:
     """One hook's deliveries."""
 
     def __init__(self, courier: Courier, key: str) -> None:
@@ -159,7 +159,7 @@ class Lane:
         self._held_until = 0
         """The receiver wants to be left alone until then."""
         self._slots: asyncio.Semaphore | None = None
-        self.task = asyncio.get_running_loop().create_task(self._run(), name=f"Lane {key}")
+        self.task = asyncio.get_running_loop().create_task(self._run(), name=f"Addressee {key}")
 
     def free(self, delivery_id: str) -> None:
         """A delivery's outcome is recorded."""
@@ -177,10 +177,10 @@ class Lane:
             try:
                 pause = await self._fill()
             except Unavailable as away:
-                log.warning("lane_waits", hook=self.key, reason=away.detail)
+                log.warning("addressee_waits", hook=self.key, reason=away.detail)
                 pause = AFTER_FAILURE_SECONDS
             except Exception as error:
-                log.error("lane_failed", hook=self.key, exc_info=error)
+                log.error("addressee_failed", hook=self.key, exc_info=error)
                 pause = AFTER_FAILURE_SECONDS
             if pause is None:
                 if not self.more.is_set():
