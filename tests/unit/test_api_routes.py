@@ -174,6 +174,14 @@ def test_a_word_is_tried_before_a_parameter_and_both_methods_are_found() -> None
         matcher.find("GET", "/a/b/c", b"/a/b/c")
 
 
+@pytest.mark.parametrize("method", ["PATCH", "DELETE"])
+async def test_a_word_that_no_name_can_be_is_not_taken_for_one(method: str) -> None:
+    client = Client()
+    answer = await client(method, "/v1/workspaces/default/hooks/deliveries", {})
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+    assert client.lattice.calls == []
+
+
 @pytest.mark.parametrize("name", sorted(PARAMETERS))
 def test_what_a_path_parameter_takes_is_what_its_pattern_says(name: str) -> None:
     parameter = PARAMETERS[name]
