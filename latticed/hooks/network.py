@@ -103,6 +103,11 @@ class Wire(asyncio.Protocol):
         self._left = ANSWER_BYTES
         self._status = 0
 
+    @property
+    def heard(self) -> bool:
+        """Whether anything came in the latest exchange."""
+        return self._received > 0
+
     async def exchange(self, request: bytes) -> Answered:
         """Sends a request and waits for its answer; the time that may take is the caller's to keep.
 
@@ -264,7 +269,9 @@ class Connections:
             try:
                 return await self._on(wire, target, request)
             except Unreached:
-                pass  # A connection that had been idle was closed by the other side as it was used.
+                # A connection that had been idle may have been closed by the other side as it was used.
+                if wire.heard:
+                    raise
         return await self._on(await self._connect(target), target, request)
 
     async def _on(self, wire: Wire, target: Target, request: bytes) -> Answered:
