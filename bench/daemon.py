@@ -35,6 +35,20 @@ CONFIG = "\n".join(
 )
 """Everything is at its default (the default queue's 100 too), but for a queue that lets 1,000 runs be in flight."""
 
+HOOKS = """
+[hooks.look]
+use = "python"
+point = "pre_run"
+function = "bench.agents:look"
+[hooks.tell]
+use = "webhook"
+point = "post_run"
+url = "{url}"
+[webhooks]
+allow_private = ["127.0.0.0/8"]
+"""
+"""One hook that is asked before each run, and one that is told after it, at `url`."""
+
 
 class DaemonError(Exception):
     """The daemon did not start, or not end, as it should."""
@@ -43,7 +57,7 @@ class DaemonError(Exception):
 class Daemon:
     """One state directory and the process that serves it."""
 
-    def __init__(self, directory: Path, *, profile: Profile | None = None, config: str = CONFIG) -> None:
+    def __init__(self, directory: Path, *, profile: Profile | None = None, config: str = "") -> None:
         self.directory = directory
         self.state_dir = directory / "state"
         self.log = directory / "daemon.log"
@@ -54,7 +68,7 @@ class Daemon:
         self._sampling: Sampling | None = None
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
-        self._config.write_text(config)
+        self._config.write_text(CONFIG + config)
 
     def launch(self) -> float:
         """Starts the process and gives the time it was started at, in Unix seconds; it is not ready yet."""
@@ -152,9 +166,12 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def running(directory: Path, *, profile: Profile | None = None) -> Iterator[Daemon]:
-    """A daemon that is ready, with a fresh state directory; stopped at the end. After an error it is killed."""
-    daemon = Daemon(directory, profile=profile)
+def running(directory: Path, *, profile: Profile | None = None, config: str = "") -> Iterator[Daemon]:
+    """A daemon that is ready, with a fresh state directory; stopped at the end. After an error it is killed.
+
+    `config` follows what is configured for all workloads.
+    """
+    daemon = Daemon(directory, profile=profile, config=config)
     try:
         daemon.start()
         yield daemon

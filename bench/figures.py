@@ -27,6 +27,12 @@ WORKLOADS: dict[str, tuple[Figure, ...]] = {
         Figure("submit_p50_ms", "submit at that load, p50", "ms", False, 20, 12),
         Figure("submit_p99_ms", "submit at that load, p99", "ms", False, 60, 40),
     ),
+    "hooks": (
+        Figure("bare_per_s", "single step, without hooks", "runs/s", True),
+        Figure("hooked_per_s", "… with a pre_run function and a post_run webhook", "runs/s", True),
+        Figure("hooked_ratio", "… of what it is without", "×", True, 0.5, 0.8),
+        Figure("told_per_s", "… runs that the webhook was told of", "runs/s", True),
+    ),
     "latency": (
         Figure("first_step_p50_ms", "unloaded submit → first step, p50", "ms", False, 2.1, 1.2),
         Figure("first_step_p99_ms", "unloaded submit → first step, p99", "ms"),
@@ -72,6 +78,8 @@ class Sizes:
     runs: int = 4000
     """Of the throughput workload."""
     clients: int = 64
+    pairs: int = 3
+    """Times that the throughput without hooks and with them is measured, in turn."""
     singles: int = 300
     """Runs of the latency workload, one at a time."""
     tens: int = 50
@@ -89,5 +97,5 @@ class Sizes:
     """Bursts of 100 requests to be authorised; the median of them is the figure of the round."""
 
 
-QUICK = Sizes(runs=1000, singles=50, tens=10, bursts=2, cancels=5, ticks=10, starts=2, asked=30)
+QUICK = Sizes(runs=1000, pairs=1, singles=50, tens=10, bursts=2, cancels=5, ticks=10, starts=2, asked=30)
 """To see that everything works, not to quote."""

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from bench import authorising, evidence, recovery, sse
 from bench.client import Client, Refused, accepted
-from bench.daemon import Daemon, running
+from bench.daemon import HOOKS, Daemon, running
 from bench.figures import Sizes
 from bench.http1 import Connection, Response
 from bench.profiling import Profile
+from bench.receiver import Receiver
 from bench.samples import MS, median, p50_p99
 
 Observe = Literal["poll", "sse"]
@@ -20,6 +21,7 @@ _APART_SECONDS = 0.02
 """Between two runs that are measured one at a time."""
 _WAIT = 60
 """For `?wait=`, in seconds."""
+_PATIENCE_SECONDS = 120
 _FEW = 16
 """Connections for work that is not on the clock."""
 
@@ -39,28 +41,55 @@ class Plan:
 
 
 async def throughput(plan: Plan) -> dict[str, float]:
-    n = plan.sizes.runs
     with plan.daemon() as daemon:
-        client = Client(daemon)
-        async with client.connections(plan.sizes.clients) as connections:
-            await _spread_over(connections, [client.submission("one", "warm", wait=_WAIT)] * plan.sizes.clients)
-            bodies = [client.submission("one", f"run {i}") for i in range(n)]
-            finished = asyncio.Event()
-            feed = await _finishes(client, n, finished) if plan.observe == "sse" else None
-            begun = time.perf_counter()
-            submit, answers = await _spread_over(connections, bodies)
-            if feed is None:
-                await client.until_none(connections[0], "queued", "running", every_seconds=0.01)
-            else:
-                await finished.wait()
-                feed.close()
-            took = time.perf_counter() - begun
-            for answer in answers:
-                accepted(answer)
-            ok = await client.count(connections[0], "ok")
+        return await _flood(plan, Client(daemon))
+
+
+async def _flood(plan: Plan, client: Client) -> dict[str, float]:
+    n = plan.sizes.runs
+    async with client.connections(plan.sizes.clients) as connections:
+        await _spread_over(connections, [client.submission("one", "warm", wait=_WAIT)] * plan.sizes.clients)
+        bodies = [client.submission("one", f"run {i}") for i in range(n)]
+        finished = asyncio.Event()
+        feed = await _finishes(client, n, finished) if plan.observe == "sse" else None
+        begun = time.perf_counter()
+        submit, answers = await _spread_over(connections, bodies)
+        if feed is None:
+            await client.until_none(connections[0], "queued", "running", every_seconds=0.01)
+        else:
+            await finished.wait()
+            feed.close()
+        took = time.perf_counter() - begun
+        for answer in answers:
+            accepted(answer)
+        ok = await client.count(connections[0], "ok")
     if ok != n + plan.sizes.clients:
         raise Refused(f"{ok} runs are ok, not {n + plan.sizes.clients}")
     return {"runs_per_s": n / took, **p50_p99("submit", submit)}
+
+
+async def hooks(plan: Plan) -> dict[str, float]:
+    """The same flood without hooks and with them, in turn, each on a fresh state directory."""
+    bare, hooked, told = [], [], []
+    expected = plan.sizes.runs + plan.sizes.clients
+    for number in range(plan.sizes.pairs):
+        with running(plan.directory / f"bare{number}", profile=plan.profile) as daemon:
+            bare.append((await _flood(plan, Client(daemon)))["runs_per_s"])
+        async with Receiver() as receiver:
+            config = HOOKS.format(url=receiver.url)
+            with running(plan.directory / f"hooked{number}", profile=plan.profile, config=config) as daemon:
+                begun = time.perf_counter()
+                hooked.append((await _flood(plan, Client(daemon)))["runs_per_s"])
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    while receiver.count < expected:
+                        await asyncio.sleep(0.005)
+                told.append(expected / (time.perf_counter() - begun))
+    return {
+        "bare_per_s": median(bare),
+        "hooked_per_s": median(hooked),
+        "hooked_ratio": median(hooked) / median(bare),
+        "told_per_s": median(told),
+    }
 
 
 async def latency(plan: Plan) -> dict[str, float]:
@@ -314,6 +343,7 @@ def _ok(answer: Response) -> None:
 
 WORKLOADS: dict[str, Callable[[Plan], Coroutine[Any, Any, dict[str, float]]]] = {
     "throughput": throughput,
+    "hooks": hooks,
     "latency": latency,
     "steps": steps,
     "cancel": cancel,

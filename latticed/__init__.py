@@ -16,11 +16,13 @@ if TYPE_CHECKING:
         StepFailed,
         StepInterrupted,
     )
+    from latticed.models.hooks import Block
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ApprovalExpired",
+    "Block",
     "Cancelled",
     "ChildFailed",
     "Context",
@@ -37,5 +39,9 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'latticed' has no attribute {name!r}")
-    homes = {"Context": "latticed.engine.context", "Retry": "latticed.engine.retrying"}
+    homes = {
+        "Block": "latticed.models.hooks",
+        "Context": "latticed.engine.context",
+        "Retry": "latticed.engine.retrying",
+    }
     return getattr(importlib.import_module(homes.get(name, "latticed.errors")), name)

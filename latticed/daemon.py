@@ -34,6 +34,9 @@ from latticed.errors import Conflict, LatticedError
 from latticed.failpoints import hit
 from latticed.files import write_private, writing
 from latticed.heartbeat import Heartbeat
+from latticed.hooking import registered
+from latticed.hooks.assembly import HookParts
+from latticed.hooks.loading import load_hooks
 from latticed.ids import BOOT, new
 from latticed.lattice import Lattice
 from latticed.metrics import Metrics
@@ -82,6 +85,7 @@ class Daemon:
         self.metrics = Metrics()
         self.registry = plugins.Registry(_load_agents(config))
         self.threads = Threads(config.runs.threads)
+        self.hooks = HookParts(config, store, clock, self.registry.queues)
         admission = Admission(self.registry, clock)
         removed: set[str] = set()
         self.limits = Limits(
@@ -90,7 +94,7 @@ class Daemon:
         )  # fmt: skip
         self.executor = Executor(
             store=store, clock=clock, registry=self.registry, settings=config.runs, threads=self.threads,
-            admit=admission.admit_child, on_end=self._free,
+            admit=admission.admit_child, on_end=self._free, hooks=self.hooks.asker,
         )  # fmt: skip
         self.dispatcher = Dispatcher(
             store=store, registry=self.registry, owner=self.owner, concurrency=config.runs.concurrency,
@@ -110,11 +114,21 @@ class Daemon:
             store=store, broker=self.broker, clock=clock, registry=self.registry, admission=admission,
             dispatcher=self.dispatcher, executor=self.executor, scheduler=self.scheduler, metrics=self.metrics,
             limits=self.limits, removed=removed, prune=self.pruner.wake,
+            hooks=self.hooks.registry, hooks_store=store, receivers=self.hooks.webhooks,
         )  # fmt: skip
-        parts = (self.metrics, self.limits, self.executor, self.dispatcher, self.scheduler, self.pruner)
+        parts = (
+            self.metrics,
+            self.limits,
+            self.executor,
+            self.dispatcher,
+            self.scheduler,
+            self.pruner,
+            self.hooks.courier,
+        )
         for part in parts:
             self.broker.listen(part.told)
         store.start(self.broker.publish, self.metrics.observe_commit)
+        self.hooks.registry.listen(store.ask_hooks)
 
     def _refused(self, workspace: str, limit: str) -> None:
         self.metrics.refusals.labels(workspace, limit).inc()
@@ -126,26 +140,29 @@ class Daemon:
         """Deals with what another boot left, then takes up work."""
         await self.pruner.find()
         await self.limits.count()
+        self.hooks.begin([registered(row) for row in await self.store.list_registered()])
         if recovered := await self.rescuer.recover():
             logger.info("recovered", runs=recovered)
         self.scheduler.start()
         self.rescuer.start()
         self.limits.start()
         self.pruner.start()
+        self.hooks.courier.start()
         self.dispatcher.paused = False
         await self.dispatcher.fill()
 
     def reload(self) -> None:
-        """Reads the configuration again and takes over what can be: agents, queues, limits, the log's level.
+        """Reads the configuration again and takes over what can be: hooks, agents, queues, limits, the log's level.
 
         Raises:
             LatticedError: the new one cannot be used; nothing has changed.
         """
         config = self.config.reload()
-        agents = _load_agents(config, self.registry.agents)
+        agents, hooks = _load_agents(config, self.registry.agents), load_hooks(config)
         log.setup(config.log.level)
         self.config = config
         self.registry.replace(agents)
+        self.hooks.take(config, hooks)
         self.executor.settings = config.runs
         self.limits.configure(config)
         self.pruner.configure(config.retention)
@@ -165,10 +182,12 @@ class Daemon:
         await self.limits.stop()
         runs = self.config.runs
         await self.executor.drain(0 if hurry.is_set() else runs.drain_seconds, runs.kill_seconds, hurry)
+        await self.hooks.finish()
 
     async def close(self) -> None:
         """Closes what is open; everything ordered is committed."""
         self.threads.close()
+        self.hooks.close()
         try:
             async with asyncio.timeout(GOODBYE_SECONDS):
                 await self.registry.close()

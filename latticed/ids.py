@@ -15,6 +15,8 @@ HANDOFF: Final = "hnd"
 PACKET: Final = "pkt"
 REVIEW: Final = "rev"
 SNAPSHOT: Final = "mem"
+HOOK: Final = "hook"
+DELIVERY: Final = "dlv"
 
 _SHAPE = re.compile(r"[a-z]+_[0-9a-f]{32}")
 

@@ -16,6 +16,8 @@ from latticed.engine.limits import Limits
 from latticed.engine.scheduler import Scheduler
 from latticed.errors import Busy, Conflict, Invalid, NotFound, Unavailable
 from latticed.failpoints import hit
+from latticed.hooking import Hooking
+from latticed.hooks.registry import Registry as HookRegistry
 from latticed.metrics import Metrics
 from latticed.models.audit import act
 from latticed.models.people import Answer, Principal
@@ -24,6 +26,7 @@ from latticed.models.runs import RerunRequest, SignalRequest, StopRequest, Submi
 from latticed.models.stopping import stop_change
 from latticed.models.views import born_view
 from latticed.notes import Notes
+from latticed.outbox import HooksStore, Receivers
 from latticed.people import People
 from latticed.permits import Permits
 from latticed.plugins import Registry
@@ -37,13 +40,14 @@ from latticed.workspaces import Workspaces
 _ANSWERS_A_WAIT = ("run.finished", "run.awaiting_approval")
 
 
-class Lattice(People, Workspaces, Auditing, Timelines):
+class Lattice(People, Workspaces, Auditing, Hooking, Timelines):
     """What can be asked of this daemon. Everything is authorised before it comes here, and scoped to a workspace."""
 
     def __init__(
         self, *, store: FacadeStore, broker: Broker, clock: Clock, registry: Registry, admission: Admission,
         dispatcher: Dispatcher, executor: Executor, scheduler: Scheduler, metrics: Metrics, limits: Limits,
         removed: set[str], prune: Callable[[], None],
+        hooks: HookRegistry, hooks_store: HooksStore, receivers: Receivers,
     ) -> None:  # fmt: skip
         super().__init__()
         self._store = store
@@ -58,6 +62,9 @@ class Lattice(People, Workspaces, Auditing, Timelines):
         self._limits = limits
         self._removed = removed
         self._prune = prune
+        self._hooks = hooks
+        self._hooks_store = hooks_store
+        self._receivers = receivers
         self._known_workspaces: set[str] = set()
         self._permits = Permits(clock)
         self.notes = Notes(store, clock)

@@ -1,11 +1,14 @@
 """What the engine and the facade need of the outside, and what each guarantees."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from latticed.errors import Busy
 from latticed.models.audit import Act
+from latticed.models.hooks import Answer as HookAnswer
+from latticed.models.hooks import HookSpec, Occasion, Point, Verdict
+from latticed.models.matching import HookIndex
 from latticed.models.people import Answer, Principal
 from latticed.models.records import (
     ApprovalRequest,
@@ -92,6 +95,10 @@ class Store(Writes, Protocol):
 
     async def list_owned(self) -> list[tuple[RunRow, str]]:
         """Every run in the hands of an owner, with its recovery policy."""
+        ...
+
+    async def find_run(self, workspace: str, run_id: str) -> dict[str, Any] | None:
+        """A run as models.runs.Run."""
         ...
 
     async def requeue(self, changes: Sequence[Change]) -> list[RunRow | None]:
@@ -340,4 +347,51 @@ class Registry(Protocol):
 
     def find(self, kind: str, target: str) -> Agent | None:
         """An agent that can run now; None if there is none of that name."""
+        ...
+
+
+class Hooks(Protocol):
+    """The hooks of this moment, and how to ask one."""
+
+    @property
+    def index(self) -> HookIndex:
+        """Those that are in force; another one after a reload or a registration."""
+        ...
+
+    def queues(self) -> Collection[str]:
+        """The queues that a run can be put into."""
+        ...
+
+    async def ask(self, hook: HookSpec, payload: bytes, occasion: Occasion) -> HookAnswer:
+        """Asks a hook once. The caller keeps the time and cancels what takes too long.
+
+        Raises:
+            HookFailed: it gave no answer that can be used.
+        """
+        ...
+
+
+class HookChain(Protocol):
+    """What an agent calls around its tools and its nodes: the chain of hooks at a point, of `execution.chain`.
+
+    Costs one look-up where no hook is. Not to be called inside a step. `key` tells this occasion from every other of
+    the run and is the same when the run is entered again: each answer is recorded under it, and nobody who answered is
+    asked again.
+    """
+
+    async def before(self, point: Point, x: Any, subject: dict[str, Any], key: str) -> Verdict:
+        """Asks about what is about to happen: at `pre_tool` with `subject` `{"name", "args"}`, at `pre_node` with the
+        node. `Verdict.hook` is set if it may not happen; else `changes` may have `args` (of a node: `inputs`).
+
+        Raises:
+            Cancelled, Suspended: the run is to end, or to be given back.
+        """
+        ...
+
+    async def after(self, point: Point, x: Any, subject: dict[str, Any], key: str) -> None:
+        """Tells what has happened, at `post_tool` or `post_node`; nothing that a hook does here changes it.
+
+        Raises:
+            Cancelled, Suspended: the run is to end, or to be given back.
+        """
         ...

@@ -237,7 +237,7 @@ def _beyond(after: int, last: int, resumed: bool) -> Invalid:
 
 
 _DECISIONS = {"decision", "outcome"}
-_WHY = ("reason", "by", "policy")
+_WHY = ("reason", "by", "policy", "detail")
 
 
 def _frame(event: EventRecord) -> dict[str, Any]:
@@ -248,7 +248,7 @@ def _frame(event: EventRecord) -> dict[str, Any]:
     return {
         "index": event.seq,
         "event": event.type,
-        "actor": str(data.get("by") or data.get("name") or "latticed"),
+        "actor": str(data.get("by") or data.get("name") or data.get("hook") or "latticed"),
         "at": to_text(event.at),
         "why": why,
         "input": data.get("args", data.get("facts")),

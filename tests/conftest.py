@@ -55,7 +55,7 @@ def to_toml(tables: Mapping[str, Any], path: str = "") -> str:
     """Nested tables of JSON values as TOML."""
     plain = {key: value for key, value in tables.items() if not isinstance(value, Mapping)}
     lines = [f"[{path}]"] if path and plain else []
-    lines += [f"{json.dumps(key)} = {_toml_value(value)}" for key, value in plain.items()]
+    lines += [f"{json.dumps(key)} = {inline(value)}" for key, value in plain.items()]
     for key, value in tables.items():
         if isinstance(value, Mapping):
             inner = f"{path}.{json.dumps(key)}" if path else json.dumps(key)
@@ -82,11 +82,12 @@ def _has_ended(process: psutil.Process) -> bool:
         return True
 
 
-def _toml_value(value: Any) -> str:
+def inline(value: Any) -> str:
+    """A value as TOML, on one line."""
     if isinstance(value, Mapping):
-        return f"{{ {', '.join(f'{json.dumps(key)} = {_toml_value(item)}' for key, item in value.items())} }}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml_value, value))}]"
+        return "{" + ", ".join(f"{json.dumps(key)} = {inline(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(inline, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
 
 

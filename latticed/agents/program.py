@@ -41,8 +41,12 @@ class CommandFailed(RunError):
 class Program:
     """A running program. Making one starts it; whoever makes one awaits `close`, in a `finally`."""
 
-    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], cwd: Path, run_id: str) -> None:
+    def __init__(
+        self, argv: Sequence[str], environment: Mapping[str, str], cwd: Path, run_id: str, stdin: int | None = None
+    ) -> None:
         """Starts a guardian, which starts the program. Takes half a millisecond and needs a running event loop.
+
+        `stdin` is a descriptor that the program reads; without one its input is empty.
 
         Raises:
             CommandFailed: `invalid` or `spawn_failed`; nothing was started.
@@ -54,13 +58,13 @@ class Program:
         self._ended: asyncio.Task[int | None] | None = None
         self._last_resort: asyncio.TimerHandle | None = None
         try:
-            self._start(argv, {**environment, "LATTICED_GUARDIAN": run_id}, cwd)
+            self._start(argv, {**environment, "LATTICED_GUARDIAN": run_id}, cwd, stdin)
         except OSError as error:
             if error.errno == errno.E2BIG:
                 raise CommandFailed("invalid", f"{argv[0]}: its arguments are longer than the system takes") from error
             raise CommandFailed("spawn_failed", f"{argv[0]} could not be started: {error.strerror}") from error
 
-    def _start(self, argv: Sequence[str], environment: Mapping[str, str], cwd: Path) -> None:
+    def _start(self, argv: Sequence[str], environment: Mapping[str, str], cwd: Path, stdin: int | None) -> None:
         with ExitStack() as ours, ExitStack() as theirs:
             reads, writes = [], []
             for mine, other in ((ours, theirs), (ours, theirs), (ours, theirs), (theirs, ours)):
@@ -77,7 +81,7 @@ class Program:
                 [*script, *(argument.encode() for argument in argv)],
                 env=environment,
                 cwd=cwd,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if stdin is None else stdin,
                 stdout=guardian_out,
                 stderr=guardian_err,
                 pass_fds=(guardian_report, guardian_orders),

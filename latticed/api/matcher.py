@@ -49,6 +49,8 @@ PARAMETERS: Mapping[str, Parameter] = {
     "signal": _text_of(_SIGNAL_PATTERN, "The signal's name, as the run asks for it."),
     "run_id": _id_of(ids.RUN, "The run's id."),
     "approval_id": _id_of(ids.APPROVAL, "The approval's id."),
+    "hook": _text_of(NAME_PATTERN.replace("^", "^(?!deliveries$)", 1), "The hook's id or name."),
+    "delivery_id": _id_of(ids.DELIVERY, "The delivery's id."),
     "token_id": _id_of(ids.TOKEN, "The token's id."),
 }
 """Every name that a path of the table may have in braces."""
@@ -109,7 +111,7 @@ class Matcher:
         allowed: set[str] = set()
         for shape in self._shapes.get(len(parts), ()):
             place = shape.places.get(shape.words(parts))
-            if place is None:
+            if place is None or (allowed and not _fits(place, parts)):
                 continue
             route = place.by_method.get(wanted)
             if route is not None:
@@ -118,6 +120,11 @@ class Matcher:
         if allowed:
             raise MethodNotAllowed(allowed | {"HEAD"} if "GET" in allowed else allowed)
         raise NotFound("no route has this path")
+
+
+def _fits(place: Place, parts: list[str]) -> bool:
+    """Whether a path that has been found as words can be one with parameters, too: a name may be taken by a word."""
+    return all(PARAMETERS[name].fits(parts[index]) for index, name in place.parameters)
 
 
 def check_parameters(parameters: Mapping[str, str]) -> None:

@@ -8,6 +8,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 
 from latticed.errors import Invalid
 from latticed.models.fields import Kind
+from latticed.models.hooks import DeliveryStatus, Point
 from latticed.states import Status
 
 MOST_PARAMETERS = 100
@@ -52,6 +53,19 @@ def moment(text: Any) -> Any:
             raise ValueError("must be a time such as 2030-01-31T12:00:00Z")
         if not "1000" <= text[:4] <= "9000":
             raise ValueError("must lie between the years 1000 and 9000")
+    return text
+
+
+def truth(text: Any) -> Any:
+    """`true` or `false`.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(text, str):
+        if text not in ("true", "false"):
+            raise ValueError("must be true or false")
+        return text == "true"
     return text
 
 
@@ -178,6 +192,27 @@ class WholeAuditQuery(AuditQuery):
         StringConstraints(pattern=r"^(\*|[A-Za-z0-9][A-Za-z0-9_.\-]{0,63})$"),
         Field(description="In this workspace; `*` is what belongs to none."),
     ] = None
+
+
+class HookQuery(Query):
+    """What to show of a hook."""
+
+    signing_secret: Annotated[
+        bool,
+        Field(description="Whether to show the key that the daemon signs with, if the hook is of the file."),
+        BeforeValidator(truth),
+    ] = False
+
+
+class DeliveriesQuery(PageQuery):
+    """Which executions of hooks. One must fit all that is given."""
+
+    status: DeliveryStatus | None = None
+    hook: (
+        Annotated[str, StringConstraints(min_length=1, max_length=64), Field(description="A name or an id.")] | None
+    ) = None
+    point: Point | None = None
+    run: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
 
 
 class EventsQuery(Query):

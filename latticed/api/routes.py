@@ -8,20 +8,23 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from latticed.api import audit, catalog, people, runs
+from latticed.api import audit, catalog, hooks, people, runs
 from latticed.api.exchange import Route, Text
 from latticed.api.queries import (
     ApprovalsQuery,
     AuditQuery,
+    DeliveriesQuery,
     EventsQuery,
     FeedQuery,
     ForceQuery,
+    HookQuery,
     PageQuery,
     RunsQuery,
     WaitQuery,
     WholeAuditQuery,
 )
 from latticed.models.audit import AuditPage
+from latticed.models.deliveries import Delivery, DeliveryPage
 from latticed.models.events import EventPage, FeedPage
 from latticed.models.people import (
     AgentPage,
@@ -40,6 +43,7 @@ from latticed.models.people import (
     WorkspacePage,
     WorkspaceRequest,
 )
+from latticed.models.registering import Hook, HookPage, HookPatch, HookRequest
 from latticed.models.runs import (
     Accepted,
     CancelRequest,
@@ -79,6 +83,7 @@ class Document(BaseModel):
 
 WORKSPACE = "/v1/workspaces/{workspace}"
 RUN = WORKSPACE + "/runs/{run_id}"
+DELIVERY = WORKSPACE + "/hooks/deliveries/{delivery_id}"
 
 ROUTES: tuple[Route, ...] = (
     Route("POST", WORKSPACE + "/runs", "operator", "Submit a run", runs.submit_run, {202: Accepted, 200: Accepted},
@@ -118,6 +123,19 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", WORKSPACE + "/tokens/{token_id}", "admin", "Revoke a token", people.revoke_token, {204: None}),
     Route("GET", WORKSPACE + "/audit", "admin", "List who did what, newest first", audit.list_audit, {200: AuditPage},
           query=AuditQuery, also=(audit.JSON_LINES,)),
+    Route("GET", WORKSPACE + "/hooks", "admin", "List hooks", hooks.list_hooks, {200: HookPage}, query=PageQuery),
+    Route("POST", WORKSPACE + "/hooks", "admin", "Register a webhook", hooks.create_hook, {201: Hook},
+          body=HookRequest, problems=(409,)),
+    Route("GET", WORKSPACE + "/hooks/{hook}", "admin", "Get a hook", hooks.get_hook, {200: Hook}, query=HookQuery),
+    Route("PATCH", WORKSPACE + "/hooks/{hook}", "admin", "Change a registered hook", hooks.update_hook, {200: Hook},
+          body=HookPatch, problems=(409,)),
+    Route("DELETE", WORKSPACE + "/hooks/{hook}", "admin", "Remove a registered hook", hooks.delete_hook, {204: None},
+          problems=(409,)),
+    Route("GET", WORKSPACE + "/hooks/deliveries", "admin", "List executions of hooks, newest first",
+          hooks.list_deliveries, {200: DeliveryPage}, query=DeliveriesQuery),
+    Route("GET", DELIVERY, "admin", "Get an execution of a hook", hooks.get_delivery, {200: Delivery}),
+    Route("POST", DELIVERY + "/redeliver", "admin", "Send a delivery again", hooks.redeliver, {202: Delivery},
+          problems=(409,)),
     Route("GET", "/v1/workspaces", "viewer", "List workspaces", people.list_workspaces, {200: WorkspacePage},
           query=PageQuery),
     Route("POST", "/v1/workspaces", "admin", "Make a workspace", people.create_workspace,

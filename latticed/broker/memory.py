@@ -93,7 +93,8 @@ class MemoryBroker:
         if self._runs or self._feeds:
             rung: dict[int, Channel] = {}
             for event in commit.events:
-                for channel in (self._runs.get(event.run_id), self._feeds.get(event.workspace)):
+                of_run = self._runs.get(event.run_id) if event.seq > 0 else None
+                for channel in (of_run, self._feeds.get(event.workspace)):
                     if channel is not None:
                         channel.add(event)
                         rung[id(channel)] = channel

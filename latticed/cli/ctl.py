@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import typer
 
-from latticed.cli import agents, approvals, audit, queues, run, runs, tokens, workspaces
+from latticed.cli import agents, approvals, audit, hooks, queues, run, runs, tokens, workspaces
 from latticed.cli.render import plain
 from latticed.cli.session import INTERRUPTED, group
 from latticed.errors import Busy, LatticedError
@@ -27,6 +27,7 @@ def application() -> typer.Typer:
         ("approvals", approvals.app),
         ("agents", agents.app),
         ("queues", queues.app),
+        ("hooks", hooks.app),
         ("workspaces", workspaces.app),
         ("tokens", tokens.app),
         ("audit", audit.app),

@@ -12,7 +12,7 @@ from latticed.clock import from_text
 _COLOURS = {
     "ok": 32, "retried_ok": 32, "approved": 32, "partial": 33, "failed": 31, "rejected": 31, "denied": 31,
     "expired": 31, "cancelled": 35, "interrupted": 35, "cancelling": 35, "running": 36, "retrying": 33, "started": 36,
-    "awaiting_approval": 33, "pending": 33,
+    "awaiting_approval": 33, "pending": 33, "error": 31, "dead": 31, "blocked": 31, "timeout": 31, "skipped": 33,
 }  # fmt: skip
 """Status word → ANSI colour."""
 

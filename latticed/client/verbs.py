@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from latticed.client.hooks import HookVerbs
 from latticed.client.people import PeopleVerbs
 from latticed.client.timeline import PATIENCE_SECONDS, Follower
 from latticed.client.transport import ANSWER_SECONDS, Transport, path
@@ -20,7 +21,7 @@ PAGE = 500
 """The longest page there is."""
 
 
-class Client(PeopleVerbs):
+class Client(PeopleVerbs, HookVerbs):
     """A daemon, as one token sees one of its workspaces.
 
     Every verb raises the exceptions of `latticed.errors`: what the daemon refused as the class of its `code`, and

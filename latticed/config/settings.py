@@ -10,9 +10,11 @@ from pydantic import Field, field_validator, model_validator
 from latticed.complaint import nearest
 from latticed.config.agents import CommandConfig, FunctionConfig
 from latticed.config.fields import Bytes, Count, Days, Name, Seconds, SecondsOrZero, Table, wrong
+from latticed.config.hooks import AnyHook, WebhooksConfig
 from latticed.config.limits import LimitsConfig
 from latticed.config.modelled import ModelConfig, ModelledBase, PydanticAiConfig, ToolConfig
 from latticed.config.pipeline import PipelineConfig
+from latticed.models.fields import Name as ShownName
 
 
 def _is_loopback(host: str) -> bool:
@@ -119,6 +121,8 @@ class Settings(Table):
     models: dict[Name, ModelConfig] = {}
     tools: dict[Name, ToolConfig] = {}
     agents: dict[Name, AgentConfig] = {}
+    hooks: dict[ShownName, AnyHook] = {}
+    webhooks: WebhooksConfig = WebhooksConfig()
     log: LogConfig = LogConfig()
     secrets: SecretsConfig = SecretsConfig()
 

@@ -142,7 +142,7 @@ class Dispatcher:
         self._start(
             Claimed(
                 row, birth.goal, orjson.loads(birth.inputs), birth.max_retries, birth.recovery, birth.created_by,
-                birth.roles, birth.journal,
+                birth.roles, birth.journal, birth=birth,
             )
         )  # fmt: skip
 

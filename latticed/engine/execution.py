@@ -12,8 +12,9 @@ from latticed.engine.journal import Journal
 from latticed.engine.threads import Threads
 from latticed.engine.waiting import Waits
 from latticed.errors import Cancelled, Suspended, Unavailable
-from latticed.models.records import Birth, Change, Claimed, NewEvent, RunRow, StepRecord
-from latticed.ports import Store
+from latticed.models.hooks import DeliveryRow
+from latticed.models.records import Beside, Birth, Change, Claimed, NewEvent, RunRow, StepRecord
+from latticed.ports import HookChain, Store
 from latticed.states import OWNED, Move, Status
 
 LAZY_SECONDS = 0.01
@@ -29,7 +30,7 @@ class Execution:
 
     def __init__(
         self, claimed: Claimed, store: Store, clock: Clock, settings: RunsConfig, threads: Threads,
-        admit: Callable[..., Birth],
+        admit: Callable[..., Birth], chain: HookChain | None = None,
     ) -> None:  # fmt: skip
         self.claimed = claimed
         self.run_id = claimed.row.id
@@ -40,6 +41,8 @@ class Execution:
         self.threads = threads
         self.admit = admit
         """Makes a child's row from what was asked; raises `Invalid` if it cannot run here."""
+        self.chain = chain
+        """The hooks around its tools and nodes."""
         self.journal = Journal(claimed.journal)
         self.waits = Waits(clock)
         self.facts = claimed.row.facts
@@ -63,8 +66,11 @@ class Execution:
         self.recoveries = claimed.row.recoveries
         self.deadline: asyncio.TimerHandle | None = None
         self.abandoned = False
+        self.asking: set[asyncio.Task[Any]] = set()
+        """What hooks are being asked at this moment; it is cut short at once where anything else ends in its time."""
         self._pending: list[NewEvent] = []
         self._shows: dict[str, Any] = {}
+        self._unkept: list[DeliveryRow] = []
         self._flush_timer: asyncio.Handle | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -103,6 +109,11 @@ class Execution:
         """Columns of `run_details`, as JSON text, that go with the next commit that is waited for."""
         self._shows |= columns
 
+    def note(self, told: NewEvent, delivery: DeliveryRow) -> None:
+        """An execution of a hook: its event, and its row, go with the next commit, whatever that is."""
+        self._pending.append(told)
+        self._unkept.append(delivery)
+
     async def breathe(self) -> None:
         """Who says much waits for the disk."""
         if len(self._pending) >= _PENDING_LIMIT:
@@ -119,14 +130,17 @@ class Execution:
         events = self._take_pending()
         if not events or self.ended:
             return
+        unkept, self._unkept = self._unkept, []
 
         def done(future: "asyncio.Future[list[RunRow | None]]") -> None:
             if not future.cancelled() and isinstance(future.exception(), Unavailable):
                 self._pending[:0] = events
+                self._unkept[:0] = unkept
                 if self._flush_timer is None:
                     self._flush_timer = self._loop.call_later(MOST_RETRY_SECONDS, self._flush)
 
-        self.store.order(self.fenced(events=events)).add_done_callback(done)
+        beside = Beside(deliveries=unkept) if unkept else None
+        self.store.order(self.fenced(events=events, beside=beside)).add_done_callback(done)
 
     # Fenced writes
 
@@ -144,6 +158,7 @@ class Execution:
         births: list[Birth] | None = None,
         columns: dict[str, Any] | None = None,
         facts_seen: int | None = None,
+        beside: Beside | None = None,
         by: Callable[[Change], Awaitable[Any]] | None = None,
     ) -> Any:
         """One fenced write, with all events on their way. While the store is away it is tried again, slot held.
@@ -154,6 +169,10 @@ class Execution:
         """
         pending = self._take_pending()
         shows, self._shows = self._shows, {}
+        unkept, self._unkept = self._unkept, []
+        if unkept:
+            beside = beside or Beside()
+            beside.deliveries = [*unkept, *beside.deliveries]
         columns = columns or {}
         if steps and self.recoveries and any(step.status != "started" for step in steps):
             columns = {**columns, "recoveries": 0}
@@ -166,11 +185,13 @@ class Execution:
             columns=columns,
             shows=shows,
             facts_seen=facts_seen,
+            beside=beside,
         )
         outcome = await self.persist(lambda: by(change) if by else self._first(change))
         if outcome is None:
             self._pending[:0] = pending
             self._shows = shows | self._shows
+            self._unkept[:0] = unkept
         else:
             if "recoveries" in columns:
                 self.recoveries = 0
@@ -206,17 +227,25 @@ class Execution:
         self.stopping = True
         if not self.shields:
             self.waits.stop(Cancelled())
+            self.stop_asking()
 
     def drain(self) -> None:
         """The daemon is ending: the run is given back after the step under way."""
         self.draining = True
         if not self.shields:
             self.waits.stop(Suspended())
+            self.stop_asking()
+
+    def stop_asking(self) -> None:
+        """Hooks that are being asked are cut short."""
+        for task in self.asking:
+            task.cancel()
 
     def close(self) -> None:
         """Nothing of this execution writes any more."""
         self.ended = True
         self.waits.close()
+        self.stop_asking()
         self._take_pending()
         if self.ladder is not None:
             self.ladder.cancel()

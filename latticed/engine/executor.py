@@ -8,12 +8,15 @@ import structlog
 from latticed.clock import Clock
 from latticed.config import RunsConfig
 from latticed.engine import ladder
+from latticed.engine.chain import Chain
 from latticed.engine.context import Context
 from latticed.engine.execution import Execution
 from latticed.engine.outcomes import (
+    Blocked,
     Failed,
     Finished,
     Interrupted,
+    Moved,
     Outcome,
     Refused,
     Returned,
@@ -24,8 +27,10 @@ from latticed.engine.outcomes import (
 from latticed.engine.retrying import NEVER_AGAIN
 from latticed.engine.settling import (
     release,
+    settle_blocked,
     settle_cancelled,
     settle_failed,
+    settle_moved,
     settle_returned,
     settle_stopped,
     settle_unwound,
@@ -35,7 +40,7 @@ from latticed.errors import ApprovalExpired, LatticedError, RunError, Unwind
 from latticed.failpoints import hit
 from latticed.log import fields as log_fields
 from latticed.models.records import Birth, Claimed, Commit, RunRow
-from latticed.ports import Agent, Registry, Store
+from latticed.ports import Agent, Hooks, Registry, Store
 from latticed.states import Status
 
 log = structlog.get_logger()
@@ -50,7 +55,7 @@ class Executor:
 
     def __init__(
         self, *, store: Store, clock: Clock, registry: Registry, settings: RunsConfig, threads: Threads,
-        admit: Callable[..., Birth], on_end: Callable[[Execution], None],
+        admit: Callable[..., Birth], on_end: Callable[[Execution], None], hooks: Hooks | None = None,
     ) -> None:  # fmt: skip
         self._store = store
         self._clock = clock
@@ -58,6 +63,7 @@ class Executor:
         self.settings = settings
         self.threads = threads
         self._admit = admit
+        self._chain = None if hooks is None else Chain(store, clock, hooks)
         self._on_end = on_end
         """Told once nothing of an execution runs any more: its slot is free."""
         self.live: dict[str, Execution] = {}
@@ -70,7 +76,7 @@ class Executor:
 
     def start(self, claimed: Claimed) -> None:
         """Begins to execute a run that was claimed."""
-        execution = Execution(claimed, self._store, self._clock, self.settings, self.threads, self._admit)
+        execution = Execution(claimed, self._store, self._clock, self.settings, self.threads, self._admit, self._chain)
         self.live[execution.run_id] = execution
         if self.draining:
             execution.drain()
@@ -171,11 +177,17 @@ class Executor:
         context = Context(x)
         try:
             x.check()
-            result = await agent.run(context, x.claimed.goal, x.claimed.inputs)
-            judged = result if isinstance(result, Finished) else None
-            output = result if judged is None else judged.output
-            json = to_json(output, x.settings.output_limit_bytes, "the output")
-            outcome = Returned(json, None if judged is None else judged.status)
+            chain, held = self._chain, None
+            if chain is not None and (hooks := chain.before_entry(x)) is not None:
+                held = await chain.before_run(x, hooks)
+            if held is None:
+                result = await agent.run(context, x.claimed.goal, x.claimed.inputs)
+                judged = result if isinstance(result, Finished) else None
+                output = result if judged is None else judged.output
+                json = to_json(output, x.settings.output_limit_bytes, "the output")
+                outcome = Returned(json, None if judged is None else judged.status)
+            else:
+                outcome = held
         except BaseException as error:  # User code's own SystemExit, too: it does not end the daemon.
             outcome = self._raised(x, error)
             error.__traceback__ = None  # It holds the frames that hold it: a circle for each run that waits.
@@ -208,6 +220,11 @@ class Executor:
                 return await settle_failed(x, outcome)
             case Unwound():
                 return await settle_unwound(x)
+            case Blocked():
+                await settle_blocked(x, outcome)
+            case Moved():
+                await settle_moved(x, outcome.queue)
+        return False
 
     async def drain(self, seconds: float, kill_seconds: float, hurry: asyncio.Event) -> None:
         """Gives every run back: after its step under way, or after `seconds` without that; all are then released or

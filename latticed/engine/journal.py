@@ -5,12 +5,14 @@ entered again must ask for its records in the order in which they were made. A r
 failed one in another attempt, frees the rest of its branch from the order, since the code may now go another way.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from latticed.errors import JournalConflict
 from latticed.models.records import LINE, StepRecord
 
+ASIDE = "~"
+"""How the paths of branches begin that are no line of execution: what hooks answered."""
 NONE_BEGUN: Mapping[int, int] = MappingProxyType({})
 
 
@@ -134,6 +136,10 @@ class Journal:
         """What says that a branch has ended."""
         return self._ended.get(path)
 
+    def aside(self, path: str) -> Sequence[StepRecord]:
+        """What hooks answered about one thing, in order."""
+        return self._branches.get(path, ())
+
     def branch(self, path: str, parent: Branch | None = None) -> Branch:
         """A branch at its beginning; it keeps its own view of what was recorded before."""
         if parent is None:
@@ -154,6 +160,8 @@ class Journal:
         self._remade = frozenset(remade)
         self._begun = {}
         for path in self._branches.keys() | self._ended.keys():
+            if path.startswith(ASIDE):
+                continue
             mine = [*self._branches.get(path, ()), *filter(None, (self.ended(path),))]
             latest = max(record.attempt for record in mine)
             parent = ""

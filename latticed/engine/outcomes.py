@@ -7,6 +7,7 @@ from typing import Any, Literal
 import orjson
 
 from latticed.errors import Denied, Final, NotJson, OutcomeTooLarge, RunError, StepInterrupted, TooLarge
+from latticed.models.records import StepRecord
 
 MESSAGE_LIMIT = 2000
 DETAIL_LIMIT = 65_536
@@ -56,7 +57,23 @@ class Unwound:
     """User code was left on purpose: it waits, drains, is cancelled or has expired."""
 
 
-Outcome = Returned | Failed | Refused | Interrupted | Unwound
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """A hook said no before user code was entered; `record` is its answer, to be written with the run's end."""
+
+    hook: str
+    reason: str
+    record: StepRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A hook has chosen another queue, where the run is to be claimed."""
+
+    queue: str
+
+
+Outcome = Returned | Failed | Refused | Interrupted | Unwound | Blocked | Moved
 
 
 def to_json(value: Any, limit: int, what: str) -> bytes:

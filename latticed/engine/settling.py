@@ -6,10 +6,10 @@ import orjson
 
 from latticed.clock import to_text
 from latticed.engine.execution import Execution
-from latticed.engine.outcomes import Failed, Interrupted, Refused, Returned
+from latticed.engine.outcomes import Blocked, Failed, Interrupted, Refused, Returned
 from latticed.engine.retrying import backoff_seconds
 from latticed.failpoints import hit
-from latticed.models.records import NewEvent, event
+from latticed.models.records import Audited, Beside, NewEvent, event
 from latticed.states import (
     ASK,
     BACK_OFF,
@@ -104,6 +104,34 @@ async def settle_unwound(x: Execution) -> bool:
         return True
     await settle_stopped(x)
     return False
+
+
+async def settle_blocked(x: Execution, outcome: Blocked) -> None:
+    """A hook said no: the run ends, and who wanted it, and whoever looks after this workspace, can read why."""
+    why = {"hook": outcome.hook, "reason": outcome.reason}
+    error = {"code": "blocked", "message": f"{outcome.hook}: {outcome.reason}", "detail": why}
+    act = Audited(f"hook:{outcome.hook}", "run.blocked", x.run_id, why)
+    hit("block.before")
+    row = await x.commit(
+        move=REJECT,
+        columns={"error": orjson.dumps(error).decode()},
+        steps=[outcome.record],
+        events=[finished(x.clock.now(), REJECT, error=error)],
+        beside=Beside(audited=[act]),
+    )
+    hit("block.after")
+    if row is None:
+        await settle_stopped(x)
+
+
+async def settle_moved(x: Execution, queue: str) -> None:
+    """A hook has chosen another queue: the run is given back, to be claimed there."""
+    hit("queue.before")
+    told = event("run.released", x.clock.now(), reason="queue", queue=queue)
+    row = await x.commit(move=RELEASE, columns={"queue": queue}, events=[told])
+    hit("queue.after")
+    if row is None:
+        await settle_stopped(x)
 
 
 async def release(x: Execution, reason: str) -> None:

@@ -8,6 +8,7 @@ import orjson
 
 from latticed.clock import to_text
 from latticed.models.audit import Act
+from latticed.models.hooks import DeliveryRow
 from latticed.states import CLAIM, OWNED, Move, Status
 
 CANCEL_RANK: dict[str, int] = {"graceful": 1, "now": 2, "kill": 3}
@@ -49,6 +50,7 @@ class EventRecord:
 
     run_id: str
     seq: int
+    """Below zero for one that stands in the workspace's feed alone."""
     position: int
     type: str
     workspace: str
@@ -68,7 +70,8 @@ class EventRecord:
 
     def feed_view(self) -> dict[str, Any]:
         """As models.events.FeedEvent."""
-        return {**self.view(), "position": self.position, "kind": self.kind}
+        seq = self.seq if self.seq > 0 else None
+        return {**self.view(), "seq": seq, "position": self.position, "kind": self.kind}
 
     @cached_property
     def frame(self) -> bytes:
@@ -159,6 +162,25 @@ class Birth:
         return max(self.created_at, self.run_at or 0) + int(self.deadline_seconds * 1_000_000)
 
 
+class Audited(NamedTuple):
+    """An act to be kept in the audit trail, of the workspace of the run that it is written with."""
+
+    principal: str
+    action: str
+    subject: str
+    detail: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Beside:
+    """What is written beside a run's row, its events and its journal, in the same transaction."""
+
+    inputs: bytes | None = None
+    """The run's inputs from now on, as JSON; None leaves them."""
+    deliveries: list[DeliveryRow] = field(default_factory=list)
+    audited: list[Audited] = field(default_factory=list)
+
+
 @dataclass(slots=True)
 class Change:
     """What is asked of one existing run, guarded: either all of it is written or nothing.
@@ -183,6 +205,7 @@ class Change:
     events: list[NewEvent] = field(default_factory=list)
     steps: list[StepRecord] = field(default_factory=list)
     births: list[Birth] = field(default_factory=list)
+    beside: Beside | None = None
     otherwise: "Change | None" = None
     act: Act | None = None
     """Goes into the audit trail if this change is the one that held."""
@@ -204,6 +227,8 @@ class Commit:
     """New times on the calendar, besides those of the rows."""
     sizes: dict[str, int] = field(default_factory=dict)
     """Workspace → bytes that were added to it beside events; only where these are limited."""
+    hooks: list[str] = field(default_factory=list)
+    """The keys of hooks that have something to be sent."""
 
 
 class Once(NamedTuple):
@@ -235,6 +260,10 @@ class Claimed:
     created_by: str | None
     roles: list[str]
     journal: list[StepRecord]
+    view: dict[str, Any] | None = None
+    """As models.runs.Run, where hooks are to be asked about it."""
+    birth: Birth | None = None
+    """What it was born from, where nobody has touched it since."""
 
 
 @dataclass(slots=True)

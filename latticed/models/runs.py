@@ -197,7 +197,7 @@ class Step(View):
     """A record of the journal."""
 
     id: str
-    kind: Literal["step", "sleep", "ask", "signal", "child", "mark"]
+    kind: Literal["step", "sleep", "ask", "signal", "child", "mark", "hook"]
     name: str
     branch: str
     occurrence: int

@@ -7,7 +7,7 @@ import orjson
 
 from latticed.clock import to_text
 from latticed.models.pipeline import HANDOFF_ENDS, Story
-from latticed.models.records import STOP_MODES, Birth
+from latticed.models.records import STOP_MODES, Birth, RunRow
 from latticed.models.redaction import redact
 from latticed.states import ACTIVE, TERMINAL, UNWOUND, Status, allowed_moves
 
@@ -161,6 +161,15 @@ def born_view(birth: Birth) -> dict[str, Any]:
         "stop_url": path + "/stop",
         **NO_STORY,
     }
+
+
+def seized_view(birth: Birth, row: RunRow, at: int) -> dict[str, Any]:
+    """The same, claimed at `at`."""
+    now = to_text(at)
+    return born_view(birth) | {
+        "inputs": orjson.loads(birth.inputs), "status": row.status, "epoch": row.epoch, "owner": row.owner,
+        "started_at": now, "updated_at": now, "allowed_moves": allowed_moves(Status(row.status)),
+    }  # fmt: skip
 
 
 _QUEUED_MOVES = allowed_moves(Status.QUEUED)

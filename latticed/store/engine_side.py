@@ -21,6 +21,7 @@ from latticed.models.records import (
     claim_change,
     event,
 )
+from latticed.models.views import run_view
 from latticed.states import ACTIVE, CLAIMABLE, OWNED, TERMINAL, UNWOUND, WELL
 from latticed.store import dialects as d
 from latticed.store.reading import Reader
@@ -28,6 +29,12 @@ from latticed.store.tables import approvals, bodies, details, one_of, runs, sign
 from latticed.store.transaction import ROW, Transaction
 from latticed.store.writer import Writer
 
+RUN = (
+    select(runs, bodies.c.goal, bodies.c.inputs, bodies.c.roles, details.c.role, details.c.usage)
+    .join_from(runs, bodies, bodies.c.run_id == runs.c.id)
+    .outerjoin(details, details.c.run_id == runs.c.id)
+)
+"""All that models.views.run_view needs."""
 _CLAIMED = (
     select(
         runs.c.id, bodies.c.goal, bodies.c.inputs, runs.c.max_retries, runs.c.recovery,
@@ -36,6 +43,7 @@ _CLAIMED = (
     .join_from(runs, bodies, bodies.c.run_id == runs.c.id)
     .where(runs.c.id.in_(d.id_set()))
 )  # fmt: skip
+_WHOLE = RUN.where(runs.c.id.in_(d.id_set()))
 _JOURNALS = (
     select(steps.c.run_id, *(steps.c[name] for name in StepRecord._fields))
     .where(steps.c.run_id.in_(d.id_set()))
@@ -85,15 +93,17 @@ class EngineSide:
     async def claim(self, ids: Sequence[str], owner: str) -> list[Claimed]:
         """Claims those of `ids` that can still be claimed, in one transaction, and reads them whole."""
 
-        def work(t: Transaction) -> tuple[list[RunRow], dict[str, Any], list[Any]]:
+        def work(t: Transaction) -> tuple[list[RunRow], dict[str, Any], list[Any], dict[str, Any]]:
             changes = [claim_change(run_id, owner, t.now) for run_id in ids]
             rows = [row for row in t.apply(changes) if row is not None]
             given = {g.id: g for g in t.connection.execute(_CLAIMED, {"ids": d.json_list(row.id for row in rows)})}
             again = [row.id for row in rows if row.epoch > 1 or given[row.id].rerun_of is not None]
             journal = t.connection.execute(_JOURNALS, {"ids": d.json_list(again)}).all() if again else []
-            return rows, given, list(journal)
+            judged = [row.id for row in rows if t.hooks.at("pre_run", row.workspace, row.kind, row.target)]
+            whole: Sequence[Any] = t.connection.execute(_WHOLE, {"ids": d.json_list(judged)}).all() if judged else []
+            return rows, given, list(journal), {row.id: run_view(row._mapping) for row in whole}
 
-        rows, given, journal = await self.writer.submit(work)
+        rows, given, journal, views = await self.writer.submit(work)
         journals: dict[str, list[StepRecord]] = {}
         for run_id, *record in journal:
             journals.setdefault(run_id, []).append(_record(record))
@@ -103,7 +113,7 @@ class EngineSide:
             claimed.append(
                 Claimed(
                     row, orjson.loads(g.goal), orjson.loads(g.inputs), g.max_retries, g.recovery,
-                    g.created_by, orjson.loads(g.roles), journals.get(row.id, []),
+                    g.created_by, orjson.loads(g.roles), journals.get(row.id, []), views.get(row.id),
                 )
             )  # fmt: skip
         return claimed

@@ -8,27 +8,24 @@ from sqlalchemy import select, update
 from latticed import ids
 from latticed.clock import to_text
 from latticed.errors import Busy, Conflict, NotFound
+from latticed.models.hooks import PRE_RUN_BRANCH
 from latticed.models.people import Answer, Principal
 from latticed.models.records import LINE, Birth, EventRecord, Once, StepRecord, event
 from latticed.models.views import approval_view, run_view, step_view, whole_view
 from latticed.states import TERMINAL, Status
 from latticed.store import dialects as d
+from latticed.store.engine_side import RUN
 from latticed.store.idempotency import at_most_once
 from latticed.store.people_side import PeopleSide, newest_first
-from latticed.store.tables import approvals, bodies, details, events, runs, signals, steps
+from latticed.store.tables import approvals, details, events, runs, signals, steps
 from latticed.store.transaction import Transaction
 
-_RUN = (
-    select(runs, bodies.c.goal, bodies.c.inputs, bodies.c.roles, details.c.role, details.c.usage)
-    .join_from(runs, bodies, bodies.c.run_id == runs.c.id)
-    .outerjoin(details, details.c.run_id == runs.c.id)
-)
 _EVENTS = select(
     events.c.run_id, events.c.seq, events.c.position, events.c.type, events.c.workspace, events.c.kind, events.c.at,
     events.c.data,
 )  # fmt: skip
 _ONE_RUN = d.Query(
-    _RUN.add_columns(details.c.story, details.c.output.label("so_far")).where(
+    RUN.add_columns(details.c.story, details.c.output.label("so_far")).where(
         runs.c.id == d.parameter("id"), runs.c.workspace == d.parameter("workspace")
     )
 )
@@ -91,7 +88,7 @@ class FacadeSide(PeopleSide):
         self, workspace: str, filters: dict[str, Any], tags: list[tuple[str, str]], before: str | None, limit: int
     ) -> list[dict[str, Any]]:
         """Runs newest first, each as models.runs.RunSummary. `filters` are columns and the values they may have."""
-        statement = _RUN.where(runs.c.workspace == workspace)
+        statement = RUN.where(runs.c.workspace == workspace)
         for column, value in filters.items():
             values = value if isinstance(value, list | tuple | frozenset) else [value]
             statement = statement.where(runs.c[column].in_(sorted(values)))
@@ -115,7 +112,12 @@ class FacadeSide(PeopleSide):
         """What was recorded before record number `before` and is settled, for another run to begin with."""
         statement = (
             select(*(steps.c[name] for name in StepRecord._fields))
-            .where(steps.c.run_id == run_id, steps.c.n < before, steps.c.status.in_(("ok", "failed")))
+            .where(
+                steps.c.run_id == run_id,
+                steps.c.n < before,
+                steps.c.status.in_(("ok", "failed")),
+                steps.c.branch != PRE_RUN_BRANCH,
+            )
             .order_by(steps.c.n)
         )
         found = [StepRecord._make(row) for row in await self.read(statement)]

@@ -9,10 +9,12 @@ from sqlalchemy.engine import URL, make_url
 
 from latticed.clock import Clock
 from latticed.errors import Invalid
+from latticed.models.matching import HookIndex
 from latticed.models.records import Commit
 from latticed.store import migrating
 from latticed.store.facade_side import FacadeSide
 from latticed.store.faults import cannot_open, translate
+from latticed.store.hooks_side import HooksSide
 from latticed.store.limits_side import LimitsSide
 from latticed.store.pruner_side import PrunerSide
 from latticed.store.reading import Reader
@@ -20,7 +22,7 @@ from latticed.store.sqlite import BUSY_SECONDS, Lock, prove_writable, reading_en
 from latticed.store.writer import Writer
 
 
-class Store(FacadeSide, LimitsSide, PrunerSide):
+class Store(FacadeSide, LimitsSide, PrunerSide, HooksSide):
     """An open store."""
 
     def __init__(self, writer_engine: Engine, reader: Reader, clock: Clock, lock: Lock | None) -> None:
@@ -34,6 +36,10 @@ class Store(FacadeSide, LimitsSide, PrunerSide):
     ) -> None:
         """Starts the writer; `on_commit` is told everything that becomes true, in order."""
         self.writer = Writer(self._writer_engine, self.clock, on_commit, observe)
+
+    def ask_hooks(self, hooks: HookIndex) -> None:
+        """From the next transaction on these hooks, and no others, are told what becomes true."""
+        self.writer.hooks = hooks
 
     async def ping(self) -> None:
         """Passes through the writer and back.

@@ -46,7 +46,7 @@ _COUNTED = 1000
 
 OF_A_RUN = tuple(table.c.run_id for table in (events, steps, signals, approvals, hook_deliveries, bodies, details))
 OF_A_WORKSPACE = tuple(
-    table.c.workspace for table in (events, approvals, hook_deliveries, hooks, idempotency_keys, tokens, audit)
+    table.c.workspace for table in (events, approvals, details, hook_deliveries, hooks, idempotency_keys, tokens, audit)
 )
 """What goes with a run, and with a workspace that has no runs any more. A new table is to be added here."""
 

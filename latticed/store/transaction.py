@@ -13,13 +13,17 @@ import orjson
 from sqlalchemy import ColumnElement, Connection, delete, null, select, update
 from sqlalchemy.sql import func
 
+from latticed import ids
 from latticed.errors import NotFound
 from latticed.models.audit import Act, act
+from latticed.models.hooks import PRE_RUN_BRANCH, DeliveryRow, HookSpec
 from latticed.models.limits import ROW_BYTES
+from latticed.models.matching import HookIndex
 from latticed.models.people import Principal
-from latticed.models.records import STOP_MODES, Birth, Change, EventRecord, NewEvent, RunRow, StepRecord, event
+from latticed.models.records import STOP_MODES, Beside, Birth, Change, EventRecord, NewEvent, RunRow, StepRecord, event
 from latticed.models.stopping import stop_change
 from latticed.states import ACTIVE, CLAIM, OWNED, TERMINAL, WAKE, Move, Status
+from latticed.store import deliveries
 from latticed.store import dialects as d
 from latticed.store.tables import approvals, audit, bodies, details, events, one_of, runs, signals, steps
 
@@ -103,8 +107,9 @@ class Transaction:
     """One open transaction. Collects what it made true; the writer tells it once it is committed."""
 
     def __init__(
-        self, connection: Connection, now: int, position: int, gone: set[str], measured: Callable[[str], bool] | None
-    ) -> None:
+        self, connection: Connection, now: int, position: int, gone: set[str], measured: Callable[[str], bool] | None,
+        hooks: HookIndex,
+    ) -> None:  # fmt: skip
         self.connection = connection
         self.now = now
         self.position = position
@@ -112,12 +117,15 @@ class Transaction:
         """Workspaces that are removed: nothing is born in them."""
         self.sizes: dict[str, int] = {}
         self._measured = measured
+        self.hooks = hooks
         self.rows: list[RunRow] = []
         self.events: list[EventRecord] = []
         self.facts: list[tuple[str, str]] = []
         self.times: list[int] = []
         self.acts: list[Act] = []
         """What `finish` writes into the audit trail."""
+        self.outbox: list[str] = []
+        """The keys of hooks that have something to be sent."""
 
     def finish(self) -> None:
         """Writes what was gathered for all members at once: the last thing before the commit."""
@@ -213,6 +221,7 @@ class Transaction:
             if change.shows:
                 values = (row.id, row.workspace, *change.shows.values())
                 _show_statement(tuple(change.shows)).execute(self.connection, [values])
+        self._keep_beside([(row, change.beside) for row, change in held if change.beside is not None])
         self._follow(held)
 
     def _update(self, shape: Shape, changes: list[Change]) -> dict[str, RunRow]:
@@ -232,6 +241,15 @@ class Transaction:
         if any(texts):
             self.measure(workspace, *texts, rows=0)
 
+    def _keep_beside(self, kept: list[tuple[RunRow, Beside]]) -> None:
+        deliveries.keep(self.connection, [delivery for _, beside in kept for delivery in beside.deliveries])
+        for row, beside in kept:
+            if beside.inputs is not None:
+                given = update(bodies).where(bodies.c.run_id == row.id).values(inputs=beside.inputs.decode())
+                self.connection.execute(given)
+            for audited in beside.audited:
+                self.audit(row.workspace, audited.principal, audited.action, audited.subject, **audited.detail)
+
     def _follow(self, held: list[tuple[RunRow, Change]]) -> None:
         """What an end or a cancel makes true of others, in the same transaction."""
         ended = [row for row, change in held if change.move is not None and row.status in TERMINAL]
@@ -248,6 +266,9 @@ class Transaction:
                     f"child:{row.id}",
                     [event("child.finished", self.now, run_id=row.id, status=row.status, detached=bool(row.detached))],
                 )
+        if ended and self.hooks.has("post_run"):
+            about = [(row.workspace, row.kind, row.target, row.id) for row in ended]
+            self._send([(hook, run[0], run[3], None) for run in about for hook in self.hooks.at("post_run", *run[:3])])
 
     def _stop_children(self, parents: dict[str, RunRow]) -> None:
         found = self.connection.execute(_CHILDREN, {"ids": d.json_list(parents)}).all()
@@ -286,7 +307,8 @@ class Transaction:
             ]
         )
         self.connection.execute(_CLOSE_APPROVALS, {"ids": d.json_list([row.id])})
-        self.connection.execute(delete(steps).where(steps.c.run_id == row.id))
+        anew = steps.c.branch != PRE_RUN_BRANCH  # What hooks said before its first step holds for the run.
+        self.connection.execute(delete(steps).where(steps.c.run_id == row.id, anew))
         self.connection.execute(delete(details).where(details.c.run_id == row.id))
         self.connection.execute(update(signals).where(signals.c.run_id == row.id).values(consumed_by=None))
 
@@ -307,6 +329,33 @@ class Transaction:
                     EventRecord(row.id, seq, self.position, item.type, row.workspace, row.kind, item.at, data)
                 )
         _EVENT.execute(self.connection, rows)
+        if self.hooks.has("on_event"):
+            targets = {row.id: row.target for row, _ in told}
+            self._send(
+                [(hook, e.workspace, e.run_id, e.position)
+                 for e in self.events[-len(rows):]
+                 for hook in self.hooks.at("on_event", e.workspace, e.kind, targets[e.run_id], e.type)]
+            )  # fmt: skip
+
+    def _send(self, what: list[tuple[HookSpec, str, str, int | None]]) -> None:
+        """Puts into the outbox that a hook is to be told of a run or of an event of it."""
+        rows = [
+            DeliveryRow(
+                ids.new(ids.DELIVERY), workspace, hook.key, hook.point, hook.sort, run_id, position, "pending", 0,
+                self.now, self.now, None, None, "null", "null",
+            )
+            for hook, workspace, run_id, position in what
+        ]  # fmt: skip
+        deliveries.keep(self.connection, rows)
+        self.outbox += [row.hook for row in rows]
+
+    def tell_feed(self, workspace: str, kind: str, run_id: str, told: NewEvent) -> None:
+        """Appends an event that stands in the workspace's feed alone; no hook is told of it."""
+        self.position += 1
+        told_to = (workspace, kind, told.at, told.data)
+        self.events.append(EventRecord(run_id, -self.position, self.position, told.type, *told_to))
+        row = (self.position, run_id, -self.position, told.type, told.at, workspace, kind, told.data.decode())
+        _EVENT.execute(self.connection, [row])
 
     def _journal(self, records: list[tuple[str, StepRecord]]) -> None:
         if records:

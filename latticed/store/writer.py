@@ -18,6 +18,7 @@ from sqlalchemy import Engine, select
 from latticed.clock import Clock
 from latticed.errors import LatticedError, Unavailable
 from latticed.failpoints import hit
+from latticed.models.matching import HookIndex
 from latticed.models.records import Birth, Change, Commit
 from latticed.store.dialects import last_of
 from latticed.store.faults import translate
@@ -57,6 +58,8 @@ class Writer:
         self._gone: set[str] = set()
         self.measured: Callable[[str], bool] | None = None
         """Of which workspaces each commit says what it adds beside events."""
+        self.hooks = HookIndex()
+        """The hooks that transactions ask from now on."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
@@ -129,7 +132,9 @@ class Writer:
             self._position = _last_position(connection)
             self._gone = _removed(connection)
             connection.rollback()
-        transaction = Transaction(connection, self._clock.now(), self._position, set(self._gone), self.measured)
+        transaction = Transaction(
+            connection, self._clock.now(), self._position, set(self._gone), self.measured, self.hooks
+        )
         outcomes: list[tuple[_Order, Any]] = []
         connection.begin()
         gathered: list[_Order] = []
@@ -152,7 +157,7 @@ class Writer:
         self._gone = transaction.gone
         self._observe(len(orders), self._clock.monotonic() - began)
         t = transaction
-        self._deliver(Commit(t.rows, t.events, t.facts, t.times, t.sizes), outcomes)
+        self._deliver(Commit(t.rows, t.events, t.facts, t.times, t.sizes, list(dict.fromkeys(t.outbox))), outcomes)
 
     def _apply(self, transaction: Transaction, orders: list[_Order], outcomes: list[tuple[_Order, Any]]) -> None:
         """Births and changes of many callers as one set each. Births first: nothing refers to a run unborn."""
@@ -171,7 +176,7 @@ class Writer:
 
     def _deliver(self, commit: Commit | None, outcomes: list[tuple[_Order, Any]]) -> None:
         def tell() -> None:
-            if commit is not None and (commit.rows or commit.events or commit.sizes):
+            if commit is not None and (commit.rows or commit.events or commit.sizes or commit.hooks):
                 self._on_commit(commit)
             for order, outcome in outcomes:
                 if order.future.done():

@@ -57,6 +57,8 @@ PIPELINES: dict[str, Any] = {
 TOOLS = {"leave": {"use": "function", "function": "tests.crash.agents:leave_by_tool"}}
 FUNCTIONS = ("scripted", "scripted_plain")
 AGENTS = COMMANDS | {name: {"use": "function", "function": f"tests.crash.agents:{name}"} for name in FUNCTIONS}
+AGENTS["judged"] = AGENTS["scripted"]
+"""The same under a name that hooks are asked about."""
 
 
 def leave(ctx: Context | None, inputs: Inputs, key: str = "") -> str:

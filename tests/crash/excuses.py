@@ -15,7 +15,9 @@ def ways_to_end(seen: Observed, run_id: str) -> Ways:
         return {("cancelled", None)}
     tries = 1 + max((operation[1] for operation in operations(plan) if operation[0] == "fail"), default=0)
     ways: Ways = set()
-    if tries <= run["max_retries"] + 1 and not uses(plan, "hang"):
+    if run["inputs"].get("verdict") == "block":
+        ways.add(("rejected", "blocked"))
+    elif tries <= run["max_retries"] + 1 and not uses(plan, "hang"):
         ways.add(("ok", None) if tries == 1 and run["target"] != "pipeline" else ("retried_ok", None))
     if tries > run["max_retries"] + 1:
         ways.add(("failed", "error"))

@@ -69,8 +69,10 @@ class Client:
             self.stop_any()
         elif choice < 0.8:
             self.answer_approvals()
-        elif choice < 0.9:
+        elif choice < 0.87:
             self.send_signals()
+        elif choice < 0.9:
+            self.redeliver()
         else:
             self.look()
 
@@ -147,6 +149,21 @@ class Client:
                 path = f"runs/{run['id']}/signals/go"
                 answer = self._ask("POST", path, (202, 409), json={"data": sent.number})
                 sent.status, sent.answered_at = answer.status_code, time.monotonic()
+
+    def register(self, url: str) -> None:
+        """A hook of our own, in place of one that is there."""
+        body = {"name": "registered", "point": "post_run", "url": url, "targets": ["command"]}
+        if self._ask("POST", "hooks", (201, 409), json=body).status_code == 409:
+            self._ask("DELETE", "hooks/registered", (204,))
+            self._ask("POST", "hooks", (201,), json=body)
+
+    def redeliver(self) -> None:
+        """Has one of the latest deliveries sent again."""
+        page = self._ask("GET", "hooks/deliveries", (200,), params={"point": "post_run", "limit": 20}).json()
+        if page["items"]:
+            delivery = self._random.choice(page["items"])
+            allowed = (202, 409) if delivery["hook_id"] else (202,)  # A registered hook may be gone.
+            self._ask("POST", f"hooks/deliveries/{delivery['id']}/redeliver", allowed)
 
     def look(self) -> None:
         """Reads, as somebody always does."""

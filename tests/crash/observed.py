@@ -39,7 +39,7 @@ class Observed:
 
     def __init__(self, daemon: Daemon, ledger: Ledger, effects_file: Path) -> None:
         self.ledger = ledger
-        self._daemon = daemon
+        self.daemon = daemon
         self.runs: dict[str, Json] = {run["id"]: run for run in list_all(daemon, "runs")}
         self.approvals: dict[str, Json] = {each["id"]: each for each in list_all(daemon, "approvals")}
         self.feed: list[Json] = list_all(daemon, "events", "after", after="0")
@@ -53,7 +53,7 @@ class Observed:
     @cached_property
     def timelines(self) -> dict[str, list[Json]]:
         """Each run's events, from its own timeline."""
-        return {run_id: self._daemon.events(run_id) for run_id in self.runs}
+        return {run_id: self.daemon.events(run_id) for run_id in self.runs}
 
     @cached_property
     def ends(self) -> dict[str, int]:

@@ -9,6 +9,8 @@ Plan = list[list[Any]]
 
 STEPS: tuple[Any, ...] = (["step"], ["step"], ["slow", 0.05], ["slow", 0.2], ["thread"], ["emit"])
 PLAIN_STEPS: tuple[Any, ...] = (["step"], ["step"], ["slow", 0.1], ["emit"])
+VERDICTS = ("allow", "block", "move")
+"""What a hook makes of a run that it is asked about."""
 SHORT, LONG = 0.05, 0.6
 """Seconds slept: on either side of `park_seconds`."""
 
@@ -23,7 +25,9 @@ class Maker:
     def submission(self) -> dict[str, Any]:
         """Any run."""
         r = self.random
-        make = r.choice((self._mixed, self._mixed, self._plain, self._family, self._command, self._persons))
+        make = r.choice(
+            (self._mixed, self._mixed, self._plain, self._family, self._command, self._persons, self._judged)
+        )
         body: dict[str, Any] = make()
         if r.random() < 0.2:
             body["priority"] = r.randint(-100, 100)
@@ -51,6 +55,7 @@ class Maker:
             self._body("scripted", [["step"], ["hang"]]) | {"deadline_seconds": 0.3},
             self._body("scripted", [["sleep", 60]]) | {"deadline_seconds": 0.8},
             self._body("scripted", [["step"], ["slow", 0.3], ["step"]]) | {"recovery": "requeue"},
+            *(self._judged(verdict) for verdict in VERDICTS),
         ]
 
     def pipelines(self) -> list[dict[str, Any]]:
@@ -101,6 +106,11 @@ class Maker:
         if self.random.random() < 0.3:
             return self._body("scripted", [["both", [[each, ["step"]] for each in asked]]])
         return self._body("scripted", [["step"], *asked, ["step"]])
+
+    def _judged(self, verdict: str | None = None) -> dict[str, Any]:
+        body = self._body("judged", self._steps(STEPS))
+        body["inputs"]["verdict"] = verdict or self.random.choice(VERDICTS)
+        return body
 
     # --- parts ---
 

@@ -12,10 +12,13 @@ from tests.conftest import TERMINAL, Daemon, wait_until
 from tests.crash import checks
 from tests.crash.agents import AGENTS, PIPELINES, TOOLS
 from tests.crash.excuses import MAX_RECOVERIES
+from tests.crash.hooks import HOOKS
 from tests.crash.ledger import Ledger
 from tests.crash.load import Client, Dead, Load
 from tests.crash.observed import Observed, list_all
 from tests.crash.plans import Maker, is_endless
+from tests.crash.told import WEBHOOKS, Audience
+from tests.crash.told import wrongs as wrongly_told
 
 CONFIG: dict[str, Any] = {
     "runs": {
@@ -26,6 +29,7 @@ CONFIG: dict[str, Any] = {
         "max_recoveries": MAX_RECOVERIES,
     },
     "agents": AGENTS,
+    "queues": {"other": {"concurrency": 5}},
 }
 
 
@@ -35,7 +39,9 @@ class Rig:
     def __init__(self, home: Path, seed: str, *, on_models: bool = False) -> None:
         """`on_models`: with agents on models too, which make each start seconds longer."""
         self.on_models = on_models
+        self.audience = Audience(seed)
         config = {**CONFIG, "agents": AGENTS | PIPELINES, "tools": TOOLS} if on_models else CONFIG
+        config = config | {"hooks": HOOKS | self.audience.hooks, "webhooks": WEBHOOKS}
         self.daemon = Daemon(home, config, bare=True)
         self.ledger = Ledger()
         self.effects = home / "effects"
@@ -130,6 +136,7 @@ class Rig:
                 if each.key is not None and not each.accepted:
                     client.post(each)
             wait_until(over, timeout, 0.05)
+            wait_until(lambda: not list_all(self.daemon, "hooks/deliveries", status="pending"), timeout, 0.05)
         except (AssertionError, Dead) as error:
             self.ledger.complain(f"not all runs end: {error!r}")
             for run in self._active():
@@ -147,7 +154,9 @@ class Rig:
             wait_until(lambda: not self._processes(), 5)
         except AssertionError:
             self.ledger.complain(f"processes that outlive their runs: {self._processes()}")
-        return checks.wrongs(Observed(self.daemon, self.ledger, self.effects))
+        seen = Observed(self.daemon, self.ledger, self.effects)
+        return [*checks.wrongs(seen), *wrongly_told(seen, self.audience)]
 
     def close(self) -> None:
+        self.audience.close()
         self.daemon.close()

@@ -16,6 +16,7 @@ from latticed.config import (
     Settings,
     load,
 )
+from latticed.models.hooks import CommandHook, PythonHook, WebhookHook
 
 SHIPPED = Path(__file__).resolve().parents[2] / "config" / "latticed.toml"
 
@@ -43,14 +44,20 @@ def test_the_annotated_file_holds_every_key_of_the_model_and_no_other() -> None:
     for name, field in Settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             tables[name] = field.annotation
-    wanted = set().union(*(keys_of(model, table) for table, model in tables.items()))
+    tables |= {"hooks.policy": PythonHook, "hooks.syslog": CommandHook, "hooks.notify": WebhookHook}
+    wanted = set().union(*(keys_of(model, table) for table, model in tables.items())) - {"hooks.policy.settings"}
     shown = {key for key in assignments(SHIPPED.read_text()) if key.rpartition(".")[0] in tables}
     assert shown == wanted
 
 
 def test_the_annotated_file_shows_the_defaults() -> None:
     shipped = load(SHIPPED, None, {}, {})
-    assert shipped.model_copy(update={"agents": {}}).model_dump(exclude={"state_dir"}) == Settings().model_dump()
+    bare = shipped.model_copy(update={"agents": {}, "hooks": {}})
+    assert bare.model_dump(exclude={"state_dir"}) == Settings().model_dump()
+    own = {"targets", "order", "enabled", "settings", "on_error"}
+    for hook in shipped.hooks.values():
+        defaults = {n: f.default for n, f in type(hook).model_fields.items() if not f.is_required() and n not in own}
+        assert hook.model_dump(include=set(defaults)) == defaults
     for agent in shipped.agents.values():
         fields = type(agent).model_fields.items()
         defaults = {name: to_jsonable_python(field.default) for name, field in fields if not field.is_required()}

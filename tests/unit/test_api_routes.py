@@ -18,6 +18,8 @@ IN_PLACE = {
     "approval_id": ids.new(ids.APPROVAL),
     "token_id": ids.new(ids.TOKEN),
     "signal": "go",
+    "hook": "notify",
+    "delivery_id": ids.new(ids.DELIVERY),
 }
 BODIES = {
     "submit_run": {"target": "digest", "goal": "look"},
@@ -26,6 +28,8 @@ BODIES = {
     "create_wide_token": {"role": "viewer"},
     "sign_in": {"token": "viewer"},
     "create_workspace": {"name": "another"},
+    "create_hook": {"name": "notify", "point": "post_run", "url": "https://example.org/hook"},
+    "update_hook": {"enabled": False},
 }
 
 
@@ -108,7 +112,7 @@ async def test_what_is_everybodys_needs_a_token_for_all_workspaces(path: str) ->
 
 @every
 async def test_another_method_is_405_and_says_which_are_allowed(route: Route) -> None:
-    answer = await Client()("PATCH", target(route))
+    answer = await Client()("PURGE", target(route))
     assert answer.status == 405
     assert route.method in answer.headers["allow"].split(", ")
     assert answer.headers["content-type"] == "application/problem+json"
@@ -170,6 +174,14 @@ def test_a_word_is_tried_before_a_parameter_and_both_methods_are_found() -> None
         matcher.find("DELETE", "/a/validate", b"/a/validate")
     with pytest.raises(NotFound):
         matcher.find("GET", "/a/b/c", b"/a/b/c")
+
+
+@pytest.mark.parametrize("method", ["PATCH", "DELETE"])
+async def test_a_word_that_no_name_can_be_is_not_taken_for_one(method: str) -> None:
+    client = Client()
+    answer = await client(method, "/v1/workspaces/default/hooks/deliveries", {})
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+    assert client.lattice.calls == []
 
 
 @pytest.mark.parametrize("name", sorted(PARAMETERS))

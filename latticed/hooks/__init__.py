@@ -1,0 +1,1 @@
+"""Hooks: who is asked, and how each sort is asked."""
