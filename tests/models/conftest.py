@@ -55,6 +55,7 @@ def settings(endpoint: Endpoint, **more: Any) -> dict[str, Any]:
             "staged": {**READY, "simulation": [{"tool": "add", "args": {"a": 2, "b": 2}}, "four"]},
             "wary": {**READY, "policy": {"plain_*": "deny", "add": "ask"}, "approval_seconds": 3600.0},
             "nowhere": {**READY, "model": "nowhere"},
+            "hooked": READY,
             "hasty": {**READY, "tool_seconds": 0.2},
             "keyed": {**READY, "model": "keyed"},
             "impatient": {**READY, "model": "short"},
@@ -64,6 +65,10 @@ def settings(endpoint: Endpoint, **more: Any) -> dict[str, Any]:
             "no_requests": {**READY, "budget": {"max_requests": 0}},
             "few_tokens": {**READY, "budget": {"max_tokens": 20}},
             "cheap": {**READY, "model": "priced", "budget": {"max_cost_usd": 0.03}},
+        },
+        "hooks": {
+            name: {"use": "python", "point": point, "function": f"agents_on_models:{name}", "targets": ["hooked"]}
+            for name, point in (("guard", "pre_tool"), ("witness", "post_tool"))
         },
     }
     return merged(config, more)
