@@ -127,7 +127,8 @@ class Endpoint:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def script(self, name: str, *turns: Any) -> str:
-        """What is answered, turn by turn; the goal that belongs to it."""
+        """What is answered, turn by turn; the goal that belongs to it. What was asked under this name is forgotten."""
+        self.requests = [request for request in self.requests if request.script != name]
         self._scripts[name] = turns
         return f"#{name} please"
 

@@ -85,7 +85,7 @@ async def hold(
 ) -> Answer[Any]:  # fmt: skip
     """As `converse`, with an agent that is there already. What it has of its own stays: model, tools, output."""
     calls = Calls(ctx, name, config)
-    requests = Requests(ctx, name, use, config.budget, used_so_far(ctx))
+    requests = Requests(ctx, name, use, config.budget, used_so_far(ctx), bench.turnstile)
     capabilities: list[AbstractCapability[Any]] = [
         Durable(requests, calls, bench.turnstile),
         UseThreadExecutor(bench.threads),

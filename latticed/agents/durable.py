@@ -27,9 +27,8 @@ from latticed.agents.turnstile import Turnstile
 class DurableModel(WrapperModel):
     """Asks by steps of the run."""
 
-    def __init__(self, wrapped: Model, requests: Requests, calls: Calls, turnstile: Turnstile) -> None:
+    def __init__(self, wrapped: Model, requests: Requests, calls: Calls) -> None:
         super().__init__(wrapped)
-        self._turnstile = turnstile
         self._requests = requests
         self._calls = calls
 
@@ -40,10 +39,8 @@ class DurableModel(WrapperModel):
         model_request_parameters: ModelRequestParameters,
     ) -> ModelResponse:
         """The reply, from the model or the journal."""
-        await self._turnstile.pass_()
         reply = await self._requests.reply(self.wrapped, messages, model_settings, model_request_parameters)
         self._calls.expect(reply)
-        await self._turnstile.pass_()
         return reply
 
     @asynccontextmanager
@@ -97,7 +94,7 @@ class Durable(AbstractCapability[Any]):
 
     def get_wrapper_model(self, model: Model) -> Model:
         """The seam of the model."""
-        return DurableModel(model, self.requests, self.calls, self.turnstile)
+        return DurableModel(model, self.requests, self.calls)
 
     def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> AbstractToolset[Any]:
         """The seam of the tools."""

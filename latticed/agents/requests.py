@@ -24,6 +24,7 @@ from pydantic_ai.settings import ModelSettings
 from latticed.agents.faults import Fault, fault
 from latticed.agents.models import ModelInUse
 from latticed.agents.spending import MODEL_STEP, Used, recorded
+from latticed.agents.turnstile import Turnstile
 from latticed.config.modelled import BudgetConfig
 from latticed.engine.context import Context
 from latticed.engine.execution import Execution
@@ -50,7 +51,9 @@ _used: "WeakKeyDictionary[Execution, Used]" = WeakKeyDictionary()
 class Requests:
     """The requests of one conversation."""
 
-    def __init__(self, ctx: Context, name: str, model: ModelInUse, budget: BudgetConfig, used: Used) -> None:
+    def __init__(
+        self, ctx: Context, name: str, model: ModelInUse, budget: BudgetConfig, used: Used, turnstile: Turnstile
+    ) -> None:  # fmt: skip
         self._ctx = ctx
         self._x = ctx.entry.x
         self._name = name
@@ -58,6 +61,7 @@ class Requests:
         self._budget = budget
         self._used = used
         """What the whole run has used."""
+        self._turnstile = turnstile
         self._number = 0
 
     async def reply(
@@ -84,6 +88,7 @@ class Requests:
             if "again_seconds" not in said:
                 break
             await self._ctx.sleep(said["again_seconds"])
+        await self._turnstile.pass_()
         if (over := said.get("over")) is not None:
             raise Final("budget_exceeded", over)
         return _replies.validate_python(said["reply"])
@@ -94,6 +99,7 @@ class Requests:
         self, model: Model, messages: list[ModelMessage], settings: ModelSettings | None,
         params: ModelRequestParameters, attempt: int,
     ) -> dict[str, Any]:  # fmt: skip
+        await self._turnstile.pass_()
         if (spent := self._used.spent(self._budget)) is not None:
             raise Final("budget_exceeded", f"{spent}; another request would exceed it")
         hit("model.before_request")

@@ -7,6 +7,7 @@ from typing import Any
 from latticed.agents.models import Models
 from latticed.agents.toolbox import Toolbox
 from latticed.agents.turnstile import Turnstile
+from latticed.agents.warming import warm_up
 from latticed.config.modelled import ModelConfig, ToolConfig
 from latticed.secrets import Secrets
 
@@ -21,6 +22,8 @@ class Workbench:
         self.models = Models(models, secrets)
         self.tools = Toolbox(tools, secrets, load)
         self.turnstile = Turnstile()
+        if any(model.provider == "openai" for model in models.values()):
+            warm_up()
         self.threads = ThreadPoolExecutor(threads, thread_name_prefix="tool")
 
     async def close(self) -> None:

@@ -87,9 +87,9 @@ def test_it_gets_what_it_is_given_and_no_more(served: Daemon, endpoint: Endpoint
 
 
 def test_a_tool_that_fails_there_is_told_to_the_model(served: Daemon, endpoint: Endpoint) -> None:
-    run = served.run("own", endpoint.script("broken", Call("my_broken"), Say("broken")))
+    run = served.run("own", endpoint.script("mcp-broken", Call("my_broken"), Say("broken")))
     assert run["status"] == "ok"
-    assert "broken" in endpoint.told("broken")[0]
+    assert "broken" in endpoint.told("mcp-broken")[0]
 
 
 def test_a_server_that_dies_is_told_to_the_model_and_started_again(
