@@ -14,7 +14,7 @@ from latticed.models.records import EventRecord, event
 from latticed.models.views import run_view
 from latticed.store import dialects as d
 from latticed.store.engine_side import EngineSide
-from latticed.store.tables import bodies, events, hook_deliveries, hooks, runs
+from latticed.store.tables import bodies, details, events, hook_deliveries, hooks, runs
 from latticed.store.transaction import Transaction
 
 _D = hook_deliveries.c
@@ -38,11 +38,13 @@ _FIRST = (
 _SIZED = (
     select(
         *(_FIRST.c[name].label(f"d_{name}") for name in _HEAD), *runs.c,
-        bodies.c.goal, bodies.c.inputs, bodies.c.roles, events.c.seq, events.c.type, events.c.at, events.c.data,
+        bodies.c.goal, bodies.c.inputs, bodies.c.roles, details.c.role, details.c.usage,
+        events.c.seq, events.c.type, events.c.at, events.c.data,
         func.sum(_SIZE).over(order_by=(_FIRST.c.due_at, _FIRST.c.id), rows=(None, -1)).label("before"),
     )
     .join_from(_FIRST, runs, runs.c.id == _FIRST.c.run_id, isouter=True)
     .join(bodies, bodies.c.run_id == _FIRST.c.run_id, isouter=True)
+    .join(details, details.c.run_id == _FIRST.c.run_id, isouter=True)
     .join(events, events.c.position == _FIRST.c.position, isouter=True)
     .subquery("sized")
 )  # fmt: skip

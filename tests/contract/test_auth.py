@@ -49,7 +49,7 @@ def people(live: Daemon) -> People:
 def ask(live: Daemon, people: People, route: Route, token: str | None, workspace: str = "mine") -> httpx2.Response:
     known = {
         "workspace": workspace, "run_id": people.run_id, "approval_id": ids.new(ids.APPROVAL),
-        "token_id": ids.new(ids.TOKEN), "signal": "go",
+        "token_id": ids.new(ids.TOKEN), "signal": "go", "hook": ids.new(ids.HOOK), "delivery_id": ids.new(ids.DELIVERY),
     }  # fmt: skip
     path = re.sub(r"{(\w+)}", lambda match: known[match[1]], route.path)
     headers = {"Authorization": f"Bearer {token}" if token else ""}

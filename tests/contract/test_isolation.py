@@ -28,7 +28,10 @@ MINE, THEIRS = "isolated-mine", "isolated-theirs"
 NO_ID = {"workspace", "signal"}
 """Path parameters that are not an id of something that belongs to a workspace."""
 
-PREFIXES = {"run_id": ids.RUN, "approval_id": ids.APPROVAL, "token_id": ids.TOKEN}
+PREFIXES = {
+    "run_id": ids.RUN, "approval_id": ids.APPROVAL, "token_id": ids.TOKEN, "hook": ids.HOOK,
+    "delivery_id": ids.DELIVERY,
+}  # fmt: skip
 """Path parameter → the prefix of its ids; `Place.things` has one that exists."""
 
 BODIES: dict[str, Any] = {
@@ -42,6 +45,8 @@ BODIES: dict[str, Any] = {
     "create_wide_token": {"role": "viewer"},
     "create_workspace": {"name": "isolated-made"},
     "sign_in": {"token": "lat_x"},
+    "create_hook": {"name": "isolated", "point": "post_run", "url": "https://example.org/isolated"},
+    "update_hook": {"order": 5},
 }
 """Operation → a body that is right, so that nothing is refused for its body."""
 
@@ -74,9 +79,29 @@ def furnished(live: Daemon, name: str) -> Place:
         "run_id": run["id"],
         "approval_id": run["pause"]["approval_ids"][0],
         "token_id": made_token(live, name, "operator", name=f"token of {name}")["id"],
+        "delivery_id": _delivered(live, name),
+        "hook": _registered(live, name, "asleep", enabled=False),
     }
     place.others = [ended["id"], waits["id"], place.admin["id"]]
     return place
+
+
+def _registered(live: Daemon, workspace: str, name: str, **more: Any) -> str:
+    body = {"name": name, "point": "post_run", "url": f"https://{workspace}.invalid/", **more}
+    answer = live.client.post(live.path("hooks", workspace), json=body)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+def _delivered(live: Daemon, workspace: str) -> str:
+    """A delivery that is not going to change: its hook is gone."""
+    hook = _registered(live, workspace, "gone")
+    live.post_run("echo", workspace=workspace, wait=20)
+    found = lambda: live.client.get(live.path("hooks/deliveries", workspace)).json()["items"]  # noqa: E731
+    wait_until(found)
+    assert live.client.delete(live.path(f"hooks/{hook}", workspace)).status_code == 204
+    wait_until(lambda: found()[0]["status"] == "skipped")
+    return str(found()[0]["id"])
 
 
 # --- the suite -------------------------------------------------------------------------------------------------------
