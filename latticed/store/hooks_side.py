@@ -11,7 +11,7 @@ from latticed.models.deliveries import Due, Sent
 from latticed.models.hooks import EVENT, DeliveryRow, WebhookHook
 from latticed.models.people import Principal
 from latticed.models.records import EventRecord, event
-from latticed.models.views import run_view
+from latticed.models.views import whole_view
 from latticed.store import dialects as d
 from latticed.store.engine_side import EngineSide
 from latticed.store.tables import bodies, details, events, hook_deliveries, hooks, runs
@@ -22,6 +22,8 @@ _SIZE = (
     func.coalesce(func.length(bodies.c.inputs), 0)
     + func.coalesce(func.length(bodies.c.goal), 0)
     + func.coalesce(func.length(runs.c.output), 0)
+    + func.coalesce(func.length(details.c.story), 0)
+    + func.coalesce(func.length(details.c.output), 0)
     + func.coalesce(func.length(events.c.data), 0)
 )
 _HEAD = ("id", "workspace", "hook", "run_id", "attempts", "created_at", "position", "due_at")
@@ -38,7 +40,8 @@ _FIRST = (
 _SIZED = (
     select(
         *(_FIRST.c[name].label(f"d_{name}") for name in _HEAD), *runs.c,
-        bodies.c.goal, bodies.c.inputs, bodies.c.roles, details.c.role, details.c.usage,
+        bodies.c.goal, bodies.c.inputs, bodies.c.roles,
+        details.c.role, details.c.usage, details.c.story, details.c.output.label("so_far"),
         events.c.seq, events.c.type, events.c.at, events.c.data,
         func.sum(_SIZE).over(order_by=(_FIRST.c.due_at, _FIRST.c.id), rows=(None, -1)).label("before"),
     )
@@ -255,7 +258,7 @@ def _disable(t: Transaction, hook_id: str) -> bool:
 def _due(row: Any) -> Due:
     run_id, run, told = row["d_run_id"], None, None
     if row["id"] is not None:
-        run = run_view(row)
+        run = whole_view(row)
     if row["seq"] is not None:
         data = row["data"].encode()
         told = EventRecord(run_id, row["seq"], row["d_position"], row["type"], "", "", row["at"], data).view()
