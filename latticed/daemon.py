@@ -87,7 +87,7 @@ class Daemon:
         self.threads = Threads(config.runs.threads)
         self.hooks = HookParts(config, store, clock, self.registry.queues)
         admission = Admission(self.registry, clock)
-        removed: set[str] = set()
+        removed = self.removed = set[str]()
         self.limits = Limits(
             store=store, clock=clock, settings=config, refused=self._refused,
             ordered=lambda birth: self.dispatcher.seize(birth),
@@ -140,7 +140,8 @@ class Daemon:
         """Deals with what another boot left, then takes up work."""
         await self.pruner.find()
         await self.limits.count()
-        self.hooks.begin([registered(row) for row in await self.store.list_registered()])
+        rows = await self.store.list_registered()
+        self.hooks.begin([registered(row) for row in rows if row.workspace not in self.removed])
         if recovered := await self.rescuer.recover():
             logger.info("recovered", runs=recovered)
         self.scheduler.start()

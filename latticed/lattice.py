@@ -70,6 +70,10 @@ class Lattice(People, Workspaces, Auditing, Hooking, Timelines):
         self.notes = Notes(store, clock)
         self.draining = False
 
+    def _forget_workspace(self, workspace: str) -> None:
+        super()._forget_workspace(workspace)
+        self._hooks.forget(workspace)
+
     # Runs
 
     async def submit(

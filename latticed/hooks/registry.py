@@ -39,6 +39,11 @@ class Registry:
         """A registered hook is gone."""
         self.set_registered(each for each in self._registered if each.id != hook_id)
 
+    def forget(self, workspace: str) -> None:
+        """A workspace is gone, and what was registered there with it."""
+        if any(each.workspace == workspace for each in self._registered):
+            self.set_registered(each for each in self._registered if each.workspace != workspace)
+
     def disable(self, hook_id: str) -> None:
         """A registered hook is there, and not asked any more."""
         for hook in self._registered:

@@ -21,7 +21,7 @@ from latticed.models.records import (
     claim_change,
     event,
 )
-from latticed.models.views import run_view
+from latticed.models.views import whole_view
 from latticed.states import ACTIVE, CLAIMABLE, OWNED, TERMINAL, UNWOUND, WELL
 from latticed.store import dialects as d
 from latticed.store.reading import Reader
@@ -35,6 +35,8 @@ RUN = (
     .outerjoin(details, details.c.run_id == runs.c.id)
 )
 """All that models.views.run_view needs."""
+WHOLE_RUN = RUN.add_columns(details.c.story, details.c.output.label("so_far"))
+"""All that models.views.whole_view needs."""
 _CLAIMED = (
     select(
         runs.c.id, bodies.c.goal, bodies.c.inputs, runs.c.max_retries, runs.c.recovery,
@@ -43,7 +45,7 @@ _CLAIMED = (
     .join_from(runs, bodies, bodies.c.run_id == runs.c.id)
     .where(runs.c.id.in_(d.id_set()))
 )  # fmt: skip
-_WHOLE = RUN.where(runs.c.id.in_(d.id_set()))
+_WHOLE = WHOLE_RUN.where(runs.c.id.in_(d.id_set()))
 _JOURNALS = (
     select(steps.c.run_id, *(steps.c[name] for name in StepRecord._fields))
     .where(steps.c.run_id.in_(d.id_set()))
@@ -101,7 +103,7 @@ class EngineSide:
             journal = t.connection.execute(_JOURNALS, {"ids": d.json_list(again)}).all() if again else []
             judged = [row.id for row in rows if t.hooks.at("pre_run", row.workspace, row.kind, row.target)]
             whole: Sequence[Any] = t.connection.execute(_WHOLE, {"ids": d.json_list(judged)}).all() if judged else []
-            return rows, given, list(journal), {row.id: run_view(row._mapping) for row in whole}
+            return rows, given, list(journal), {row.id: whole_view(row._mapping) for row in whole}
 
         rows, given, journal, views = await self.writer.submit(work)
         journals: dict[str, list[StepRecord]] = {}

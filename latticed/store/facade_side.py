@@ -14,21 +14,17 @@ from latticed.models.records import LINE, Birth, EventRecord, Once, StepRecord, 
 from latticed.models.views import approval_view, run_view, step_view, whole_view
 from latticed.states import TERMINAL, Status
 from latticed.store import dialects as d
-from latticed.store.engine_side import RUN
+from latticed.store.engine_side import RUN, WHOLE_RUN
 from latticed.store.idempotency import at_most_once
 from latticed.store.people_side import PeopleSide, newest_first
-from latticed.store.tables import approvals, details, events, runs, signals, steps
+from latticed.store.tables import approvals, events, runs, signals, steps
 from latticed.store.transaction import Transaction
 
 _EVENTS = select(
     events.c.run_id, events.c.seq, events.c.position, events.c.type, events.c.workspace, events.c.kind, events.c.at,
     events.c.data,
 )  # fmt: skip
-_ONE_RUN = d.Query(
-    RUN.add_columns(details.c.story, details.c.output.label("so_far")).where(
-        runs.c.id == d.parameter("id"), runs.c.workspace == d.parameter("workspace")
-    )
-)
+_ONE_RUN = d.Query(WHOLE_RUN.where(runs.c.id == d.parameter("id"), runs.c.workspace == d.parameter("workspace")))
 _STATUS = d.Query(
     select(runs.c.status, runs.c.last_seq).where(
         runs.c.id == d.parameter("id"), runs.c.workspace == d.parameter("workspace")

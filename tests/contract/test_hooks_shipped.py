@@ -33,11 +33,9 @@ REDACTION = {
 
 def test_rules_redaction_and_a_program_after_the_run(daemon: Make, tmp_path: Path) -> None:
     heard = tmp_path / "heard"
-    tell = {
-        "use": "command",
-        "point": "post_run",
-        "argv": ["/bin/sh", "-c", f"cat >> {heard}; echo >> {heard}; echo no JSON"],
-    }
+    heard.mkdir()
+    script = f"cat > {heard}/$$ && mv {heard}/$$ {heard}/$LATTICED_RUN_ID; echo no JSON"
+    tell = {"use": "command", "point": "post_run", "argv": ["/bin/sh", "-c", script]}
     hooks = {"policy": POLICY, "redaction": REDACTION, "tell": tell, "seen": python("note", "judged")}
     one = daemon(config=configuration(hooks, queues={"night": {"concurrency": 1}}))
 
@@ -60,8 +58,8 @@ def test_rules_redaction_and_a_program_after_the_run(daemon: Make, tmp_path: Pat
     assert "hunter2" not in one.log
 
     runs = {run["id"]: run["status"] for run in (refused, unclear, vip, moved, masked)}
-    wait_until(lambda: heard.exists() and len(heard.read_text().splitlines()) == len(runs), 15)
-    payloads = [json.loads(line) for line in heard.read_text().splitlines()]
+    wait_until(lambda: {path.name for path in heard.iterdir()} == set(runs), 15)
+    payloads = [json.loads(path.read_text()) for path in heard.iterdir()]
     assert {payload["run"]["id"]: payload["run"]["status"] for payload in payloads} == runs
     assert {(payload["hook"], payload["point"], payload["workspace"]) for payload in payloads} == {
         ("tell", "post_run", "default")
