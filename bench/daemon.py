@@ -57,7 +57,7 @@ class DaemonError(Exception):
 class Daemon:
     """One state directory and the process that serves it."""
 
-    def __init__(self, directory: Path, *, profile: Profile | None = None, config: str = "") -> None:
+    def __init__(self, directory: Path, *, profile: Profile | None = None, config: str = CONFIG) -> None:
         self.directory = directory
         self.state_dir = directory / "state"
         self.log = directory / "daemon.log"
@@ -68,7 +68,7 @@ class Daemon:
         self._sampling: Sampling | None = None
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
-        self._config.write_text(CONFIG + config)
+        self._config.write_text(config)
 
     def launch(self) -> float:
         """Starts the process and gives the time it was started at, in Unix seconds; it is not ready yet."""
@@ -166,10 +166,10 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def running(directory: Path, *, profile: Profile | None = None, config: str = "") -> Iterator[Daemon]:
+def running(directory: Path, *, profile: Profile | None = None, config: str = CONFIG) -> Iterator[Daemon]:
     """A daemon that is ready, with a fresh state directory; stopped at the end. After an error it is killed.
 
-    `config` follows what is configured for all workloads.
+    `config` is the whole configuration file.
     """
     daemon = Daemon(directory, profile=profile, config=config)
     try:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from bench import authorising, evidence, recovery, sse
 from bench.client import Client, Refused, accepted
-from bench.daemon import HOOKS, Daemon, running
+from bench.daemon import CONFIG, HOOKS, Daemon, running
 from bench.figures import Sizes
 from bench.http1 import Connection, Response
 from bench.profiling import Profile
@@ -76,7 +76,7 @@ async def hooks(plan: Plan) -> dict[str, float]:
         with running(plan.directory / f"bare{number}", profile=plan.profile) as daemon:
             bare.append((await _flood(plan, Client(daemon)))["runs_per_s"])
         async with Receiver() as receiver:
-            config = HOOKS.format(url=receiver.url)
+            config = CONFIG + HOOKS.format(url=receiver.url)
             with running(plan.directory / f"hooked{number}", profile=plan.profile, config=config) as daemon:
                 begun = time.perf_counter()
                 hooked.append((await _flood(plan, Client(daemon)))["runs_per_s"])
