@@ -12,6 +12,7 @@ from latticed.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from latticed.hooks.registry import Registry
 from latticed.models.hooks import CommandHook, DeliveryRow, HookSpec, PythonHook, WebhookHook
 from latticed.models.people import Principal
+from latticed.models.records import Once
 from latticed.models.registering import HookPatch, HookRequest
 from latticed.outbox import HooksStore, Receivers
 
@@ -71,13 +72,15 @@ class Hooking(ABC):
             view["signing_secret"] = self._receivers.signing_secret(hook)
         return view
 
-    async def create_hook(self, workspace: str, request: HookRequest, principal: Principal) -> dict[str, Any]:
+    async def create_hook(
+        self, workspace: str, request: HookRequest, principal: Principal, once: Once | None = None
+    ) -> tuple[dict[str, Any], bool]:  # fmt: skip
         """Registers a webhook; it is in force when this returns. As models.registering.Hook, with the key of its
-        signatures if it has no secret of its own.
+        signatures if it has no secret of its own. True: the key was used before, and this is the hook without that.
 
         Raises:
             Invalid: its URL may not be called, or its secret is not there.
-            Conflict: there is a hook of that name.
+            Conflict: there is a hook of that name; or the key was used with another body.
             Unavailable: draining, or the store is away.
         """
         if self.draining:
@@ -85,10 +88,13 @@ class Hooking(ABC):
         await self._need_workspace(workspace)
         hook = HookSpec(request.name, self._in(workspace, request), ids.new(ids.HOOK), workspace)
         await self._check(hook)
-        created = await self._hooks_store.add_hook(workspace, hook.key, hook.name, request.spec, principal)
-        self._hooks.put(hook)
-        row = {"created_by": principal.name, "created_at": created, "updated_at": created}
-        return self._view(workspace, hook, row) | {"signing_secret": self._receivers.signing_secret(hook)}
+        hook_id, replayed = await self._hooks_store.add_hook(
+            workspace, hook.key, hook.name, request.spec, principal, once
+        )
+        if not replayed:
+            self._hooks.put(hook)
+        view = self._view(workspace, *await self._find_hook(workspace, hook_id))
+        return view | {"signing_secret": None if replayed else self._receivers.signing_secret(hook)}, replayed
 
     async def update_hook(
         self, workspace: str, ref: str, patch: HookPatch, principal: Principal

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from latticed.models.deliveries import Due, Sent
 from latticed.models.hooks import DeliveryRow, HookSpec, WebhookHook
 from latticed.models.people import Principal
+from latticed.models.records import Once
 
 
 class Outbox(Protocol):
@@ -55,8 +56,11 @@ class HooksStore(Outbox, Protocol):
         """Every registered hook of every workspace, as the columns of `hooks`, by its id."""
         ...
 
-    async def add_hook(self, workspace: str, hook_id: str, name: str, spec: WebhookHook, by: Principal) -> int:
-        """Keeps a registered hook; when, in microseconds. Raises `Conflict` if there is one of that name."""
+    async def add_hook(
+        self, workspace: str, hook_id: str, name: str, spec: WebhookHook, by: Principal, once: Once | None = None
+    ) -> tuple[str, bool]:
+        """Keeps a registered hook unless its key was used before: (hook id, whether that was so). Raises `Conflict` if
+        there is one of that name, `NotFound` if its workspace was removed."""
         ...
 
     async def change_hook(self, workspace: str, hook_id: str, name: str, spec: WebhookHook, by: Principal) -> int:

@@ -1,6 +1,7 @@
 """Hooks, and what was sent to them."""
 
 from latticed.api.exchange import Call, Reply, json_reply
+from latticed.api.idempotency import made_reply, once
 from latticed.api.queries import DeliveriesQuery, HookQuery, NoQuery, PageQuery
 from latticed.models.registering import HookPatch, HookRequest
 
@@ -13,7 +14,7 @@ async def list_hooks(call: Call[PageQuery, None]) -> Reply:
 
 async def create_hook(call: Call[NoQuery, HookRequest]) -> Reply:
     """Registers a webhook. Without a secret of its own it gets a key, which is shown this once."""
-    return json_reply(201, await call.lattice.create_hook(call.workspace, call.body, call.principal))
+    return made_reply(201, *await call.lattice.create_hook(call.workspace, call.body, call.principal, once(call)))
 
 
 async def get_hook(call: Call[HookQuery, None]) -> Reply:

@@ -10,10 +10,11 @@ from latticed.failpoints import hit
 from latticed.models.deliveries import Due, Sent
 from latticed.models.hooks import EVENT, DeliveryRow, WebhookHook
 from latticed.models.people import Principal
-from latticed.models.records import EventRecord, event
+from latticed.models.records import EventRecord, Once, event
 from latticed.models.views import whole_view
 from latticed.store import dialects as d
 from latticed.store.engine_side import EngineSide
+from latticed.store.idempotency import at_most_once
 from latticed.store.tables import bodies, details, events, hook_deliveries, hooks, runs
 from latticed.store.transaction import Transaction
 
@@ -167,14 +168,19 @@ class HooksSide(EngineSide):
         """Every registered hook: the columns of `hooks`, by its id."""
         return list(await self.read(select(hooks).order_by(hooks.c.id)))
 
-    async def add_hook(self, workspace: str, hook_id: str, name: str, spec: WebhookHook, by: Principal) -> int:
-        """Keeps a registered hook; when, in microseconds.
+    async def add_hook(
+        self, workspace: str, hook_id: str, name: str, spec: WebhookHook, by: Principal, once: Once | None = None
+    ) -> tuple[str, bool]:
+        """Keeps a registered hook unless its key was used before: (hook id, whether that was so).
 
         Raises:
-            Conflict: there is one of that name.
+            NotFound: its workspace was removed.
+            Conflict: there is one of that name, or the key was used with another body.
         """
 
-        def work(t: Transaction) -> int:
+        def work(t: Transaction) -> str:
+            if workspace in t.gone:
+                raise NotFound("there is no such workspace")
             _need_free(t, workspace, name, hook_id)
             t.connection.execute(
                 hooks.insert().values(
@@ -182,11 +188,11 @@ class HooksSide(EngineSide):
                 )
             )
             t.audit(workspace, by, "hook.create", hook_id, name=name, point=spec.point)
-            return t.now
+            return hook_id
 
-        created: int = await self.writer.submit(work)
+        kept: tuple[str, bool] = await self.writer.submit(at_most_once(once, work))
         hit("registered.after")
-        return created
+        return kept
 
     async def change_hook(self, workspace: str, hook_id: str, name: str, spec: WebhookHook, by: Principal) -> int:
         """Replaces what a registered hook is; when, in microseconds.

@@ -230,6 +230,17 @@ def test_only_admins_see_hooks(one: Daemon, receiver: Receiver, role: str) -> No
         assert one.client.request(method, one.path(path), headers=headers).status_code == 403
 
 
+def test_a_key_makes_one_hook(one: Daemon, receiver: Receiver) -> None:
+    body = {"name": "mine", "point": "post_run", "url": receiver.url, "targets": ["echo"]}
+    headers = {"Idempotency-Key": "once"}
+    made = one.client.post(one.path("hooks"), json=body, headers=headers)
+    again = one.client.post(one.path("hooks"), json=body, headers=headers)
+    assert (made.status_code, again.status_code, again.headers["idempotency-replayed"]) == (201, 200, "true")
+    assert again.json() == made.json() | {"signing_secret": None}
+    assert names(one).count("mine") == 1
+    assert one.client.post(one.path("hooks"), json=body | {"order": 1}, headers=headers).status_code == 409
+
+
 # Changed and removed
 
 

@@ -165,7 +165,7 @@ class MemoryLattice:
 def _usual(verb: str) -> Any:
     if verb in ("submit", "rerun"):
         return run_view(), False
-    if verb in ("signal", "create_token", "create_workspace"):
+    if verb in ("signal", "create_token", "create_workspace", "create_hook"):
         return {"verb": verb}, False
     if verb in ("get_run", "wait_for"):
         return run_view()
