@@ -10,8 +10,6 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_ai import Agent, BinaryContent, ModelRetry, RunContext, ToolReturn
 
-from latticed import Block
-
 LEDGER = "LEDGER"
 """The variable that names the file."""
 
@@ -129,18 +127,3 @@ async def weather(city: str) -> str:
 
 bare: Agent[None, str] = Agent()
 """Has nothing of its own."""
-
-
-def guard(payload: dict[str, Any]) -> Any:
-    """Is asked before each tool call of the agent `hooked`."""
-    args = payload["tool"]["args"]
-    note(f"guard {payload['tool']['name']} {args.get('a', args.get('name'))}")
-    if args.get("a") == 1300:
-        return Block("1300 brings bad luck")
-    return {"args": {**args, "a": 2200}} if args.get("a") == 2100 else None
-
-
-def witness(payload: dict[str, Any]) -> None:
-    """Is told of each tool call of the agent `hooked`."""
-    tool = payload["tool"]
-    note(f"witness {tool['name']} {tool['args'].get('a', tool['args'].get('name'))} {sorted(tool['answer'])}")

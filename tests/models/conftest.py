@@ -67,7 +67,7 @@ def settings(endpoint: Endpoint, **more: Any) -> dict[str, Any]:
             "cheap": {**READY, "model": "priced", "budget": {"max_cost_usd": 0.03}},
         },
         "hooks": {
-            name: {"use": "python", "point": point, "function": f"agents_on_models:{name}", "targets": ["hooked"]}
+            name: {"use": "python", "point": point, "function": f"hooks_on_tools:{name}", "targets": ["hooked"]}
             for name, point in (("guard", "pre_tool"), ("witness", "post_tool"))
         },
     }
