@@ -12,7 +12,7 @@ from latticed.api.routes import ROUTES
 from tests.conftest import Daemon
 from tests.people import bearer, made_workspace
 
-NO_KEYS = {"stop_run", "cancel_run", "answer_approval", "sign_in"}
+NO_KEYS = {"stop_run", "cancel_run", "answer_approval", "sign_in", "redeliver"}
 """POSTs that make nothing which could be made twice."""
 
 
