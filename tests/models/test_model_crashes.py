@@ -31,6 +31,7 @@ def test_a_kill_during_the_fifth_of_ten_requests_repeats_that_one_only(
     assert run["usage"]["requests"] == 10
 
 
+@pytest.mark.crash_long  # Each of these places is died at in tests/crash too, by all sorts of runs at once.
 @pytest.mark.parametrize(
     ("place", "asked", "called"),
     [

@@ -75,6 +75,7 @@ def test_a_kill_in_the_executors_third_call_pays_for_nothing_twice(mortal: Daemo
     told_once(mortal, run)
 
 
+@pytest.mark.crash_long  # Each of these places is died at in tests/crash too, by all sorts of runs at once.
 def test_killed_between_any_two_facts_it_goes_on_where_it_was(mortal: Daemon, cast: Casting) -> None:
     play = cast(reviewer=[RETRY, APPROVE])
     env, run_id = mortal.env, ""
