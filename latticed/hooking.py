@@ -129,8 +129,13 @@ class Hooking(ABC):
         """
         hook, _ = await self._find_hook(workspace, ref)
         hook_id = self._need_registered(hook)
-        await self._hooks_store.remove_hook(workspace, hook_id, principal)
+        # First here, then on disk: what ends in between must put nothing into the outbox that nobody takes out.
         self._hooks.drop(hook_id)
+        try:
+            await self._hooks_store.remove_hook(workspace, hook_id, principal)
+        except Unavailable:
+            self._hooks.put(hook)
+            raise
 
     # Deliveries
 
