@@ -38,6 +38,11 @@ CONFIG: dict[str, Any] = {
 """What the fixtures' daemons are configured with; a test's own `config` is laid over it."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first, so that no worker is left alone with one of them at the end."""
+    items.sort(key=lambda item: "crash" not in item.path.parts)
+
+
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Tables joined key by key; `above` wins, and a None there takes the key out."""
     result = dict(below)
