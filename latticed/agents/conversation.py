@@ -21,7 +21,7 @@ In mode `simulation` a scripted model answers with `simulated` (see simulation.p
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from pydantic_ai import Agent
 from pydantic_ai.capabilities import AbstractCapability, UseThreadExecutor
@@ -96,7 +96,7 @@ async def hold(
         result = await agent.run(
             prompt, model=use.model, deps=deps, toolsets=[*own, *toolsets], capabilities=capabilities,
             message_history=list(history) or None, usage_limits=UsageLimits(request_limit=None),
-            model_settings=merge_model_settings(use.settings(), ModelSettings(**(settings or {}))),  # type: ignore[typeddict-item]
+            model_settings=merge_model_settings(use.settings(), cast(ModelSettings, settings or {})),
         )  # fmt: skip
     except UnexpectedModelBehavior as error:
         raise Final("output_invalid", f"{name}: {error.message}"[:2000]) from error

@@ -97,25 +97,12 @@ class WaitQuery(Query):
     ] = 0.0
 
 
-def _yes_or_no(text: Any) -> Any:
-    """`true` or `false`.
-
-    Raises:
-        ValueError: anything else.
-    """
-    if isinstance(text, str):
-        if text not in ("true", "false"):
-            raise ValueError("must be true or false")
-        return text == "true"
-    return text
-
-
 class ForceQuery(Query):
     """Whether to do it although something is in the way."""
 
-    force: Annotated[
-        bool, Field(description="Also if runs are active: they are stopped."), BeforeValidator(_yes_or_no)
-    ] = False
+    force: Annotated[bool, Field(description="Also if runs are active: they are stopped."), BeforeValidator(truth)] = (
+        False
+    )
 
 
 Limit = Annotated[int, Field(ge=1, le=500, description="How many items at most."), BeforeValidator(whole)]

@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Collection
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from latticed.config.fields import Name, Table
-from latticed.models.fields import STEP_ROLES
+from latticed.models.fields import STEP_ROLES, Absolute
 from latticed.models.runs import Submission
 
 PLACEHOLDER = re.compile(r"\{(?:goal|inputs\.[A-Za-z0-9_.-]+)\}")
@@ -54,7 +53,7 @@ class CommandConfig(AgentBase):
 
     use: Literal["command"]
     argv: Annotated[list[str], Field(min_length=1)]
-    cwd: Path | None = None
+    cwd: Absolute | None = None
     env: list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]] = ["PATH", "HOME", "LANG", "LC_ALL", "TZ"]
 
     @field_validator("argv")
@@ -68,10 +67,3 @@ class CommandConfig(AgentBase):
             if (found := PLACEHOLDER.search(argument)) and found.group() != argument:
                 raise ValueError(f"{found.group()} must be an argument of its own, not a part of {argument!r}")
         return argv
-
-    @field_validator("cwd")
-    @classmethod
-    def _absolute(cls, cwd: Path | None) -> Path | None:
-        if cwd is not None and not cwd.is_absolute():
-            raise ValueError(f"must be an absolute path, not {str(cwd)!r}")
-        return cwd

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from latticed.config.agents import AgentBase, unknown_role
 from latticed.config.fields import Bytes, Name, Seconds, SecondsOrZero, Table
-from latticed.models.fields import STEP_ROLES
+from latticed.models.fields import STEP_ROLES, Absolute
 from latticed.models.runs import Submission
 
 Dotted = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
@@ -112,16 +112,9 @@ class CommandToolConfig(ToolBase):
 
     use: Literal["command"]
     allow: Annotated[list[Annotated[list[str], Field(min_length=1)]], Field(min_length=1)]
-    cwd: Path | None = None
+    cwd: Absolute | None = None
     env: list[Variable] = ["PATH", "HOME", "LANG", "LC_ALL", "TZ"]
     output_bytes: Bytes = 65_536
-
-    @field_validator("cwd")
-    @classmethod
-    def _absolute(cls, cwd: Path | None) -> Path | None:
-        if cwd is not None and not cwd.is_absolute():
-            raise ValueError(f"must be an absolute path, not {str(cwd)!r}")
-        return cwd
 
 
 ToolConfig = Annotated[

@@ -132,7 +132,7 @@ class Dispatcher:
         self._tasks.discard(claim)
         self.claiming.discard(birth.id)
         row = None
-        if claim.exception() is None:
+        if not claim.cancelled() and claim.exception() is None:
             row = claim.result()[0]
         else:  # The run may be on disk all the same.
             self._loop.call_later(_STORE_AWAY_SECONDS, self.refill)

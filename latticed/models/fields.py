@@ -1,8 +1,9 @@
 """Field types that several models share."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 Kind = Literal["agent", "workflow", "flow"]
 Mode = Literal["live", "simulation"]
@@ -15,6 +16,16 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Tags = Annotated[dict[Annotated[str, StringConstraints(min_length=1, max_length=64)], Label], Field(max_length=32)]
 Inputs = dict[str, JsonValue]
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError(f"must be an absolute path, not {str(path)!r}")
+    return path
+
+
+Absolute = Annotated[Path, AfterValidator(_absolute)]
+"""A path that means the same wherever the daemon was started."""
 
 STEP_ROLES: tuple[str, ...] = ("researcher", "planner", "executor", "reviewer", "release")
 """The roles that every pipeline has. Its configuration may add others."""

@@ -6,13 +6,12 @@ Pure. A hook of the configuration file and one that was registered over HTTP are
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 
-from latticed.models.fields import Name
+from latticed.models.fields import Absolute, Name
 
 Point = Literal["pre_run", "post_run", "pre_node", "post_node", "pre_tool", "post_tool", "on_event"]
 """Where in a run's life a hook is asked. `on_event` is about any event, by its type."""
@@ -88,15 +87,8 @@ class CommandHook(HookTable):
 
     use: Literal["command"]
     argv: Annotated[list[Argument], Field(min_length=1)]
-    cwd: Path | None = None
+    cwd: Absolute | None = None
     env: list[Variable] = ["PATH", "HOME", "LANG", "LC_ALL", "TZ"]
-
-    @field_validator("cwd")
-    @classmethod
-    def _absolute(cls, cwd: Path | None) -> Path | None:
-        if cwd is not None and not cwd.is_absolute():
-            raise ValueError(f"must be an absolute path, not {str(cwd)!r}")
-        return cwd
 
 
 def _reference(text: str) -> str:

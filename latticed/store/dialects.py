@@ -72,7 +72,7 @@ class Query:
         compiled = statement.compile(dialect=sqlite.dialect(paramstyle="named"))
         self.text = str(compiled)
         self.constants = {name: value for name, value in compiled.params.items() if value is not None}
-        row: Any = namedtuple("Row", [column.name for column in statement.selected_columns])  # type: ignore[misc]
+        row: Any = namedtuple("Row", [column.name for column in statement.selected_columns])  # type: ignore[misc]  # its names come from the statement
         self._make = row._make
 
     def rows(self, found: Iterable[Sequence[Any]]) -> list[Any]:

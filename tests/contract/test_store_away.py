@@ -168,6 +168,15 @@ def test_while_the_store_is_away(
     assert one.stop() == 0
 
 
+def test_a_submission_that_the_store_refuses_leaves_its_slot_free(daemon: Make) -> None:
+    one = daemon(config=CONFIG)
+    body = {"target": "echo", "goal": "goal", "queue": "narrow"}
+    with locked(one):
+        for _ in range(2):
+            assert one.client.post(one.path("runs"), json=body).status_code == 503
+    assert one.run("echo", queue="narrow")["status"] == "ok"
+
+
 def test_a_cancel_and_a_drain_survive_that_the_store_is_away(daemon: Make) -> None:
     runs = {"grace_seconds": 0.1, "kill_seconds": 0.1, "drain_seconds": 0.2}
     one = daemon(config={"store": {"busy_seconds": BUSY_SECONDS}, "runs": runs})

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import orjson
 import structlog
@@ -44,6 +44,10 @@ REASON_LIMIT = 2_000
 ITEM_LIMIT = 2_000
 OUTPUT_FRAME = 1_024
 """What an output has around what is said in it, with some to spare."""
+_JUDGED: dict[str, Literal["approved", "rejected", "retry"]] = {
+    "approve": "approved", "reject": "rejected", "retry": "retry",
+}  # fmt: skip
+"""What a reviewer says → how its role ended."""
 _FATAL = (JournalConflict, Misuse, StepInterrupted)
 _ENDS = {"ok": "completed", "approved": "completed", "failed": "blocked", "rejected": "rejected",
          "retry": "retry_requested"}  # fmt: skip
@@ -294,8 +298,7 @@ class Pipeline:
         )  # fmt: skip
         if is_new:
             hit("review.after")
-        how = {"approve": "approved", "reject": "rejected", "retry": "retry"}[verdict.outcome]
-        return Ended(how, verdict.reason), None  # type: ignore[arg-type]
+        return Ended(_JUDGED[verdict.outcome], verdict.reason), None
 
     async def _do(self, role: str) -> tuple[Ended, str | None]:
         """The release role, and those of the configuration's own."""
@@ -332,8 +335,8 @@ class PipelineAgent:
 async def _quietly(pipeline: Pipeline) -> None:
     try:
         await pipeline.leave()
-    except Exception:
-        return
+    except Exception as error:  # The cancel that is on record goes on all the same.
+        log.warning("handoff_not_closed", reason=f"{type(error).__name__}: {error}")
 
 
 def _ends_all(error: BaseException) -> bool:

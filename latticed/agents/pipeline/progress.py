@@ -157,7 +157,7 @@ class Progress:
 
     def _move(self, handoff: Handoff, status: str, at: str) -> tuple[str, dict[str, Any]]:
         assert HANDOFF_STATES.index(status) > HANDOFF_STATES.index(handoff.status), "a handoff only goes on"
-        handoff.status = status  # type: ignore[assignment]
+        handoff.status = status  # type: ignore[assignment]  # the index above has found it
         setattr(handoff, f"{status}_at", at)
         return _told(handoff)
 

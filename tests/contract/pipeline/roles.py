@@ -4,7 +4,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,7 +54,7 @@ class Cast:
     def __call__(self, asked: Asked) -> Any:
         at = place(asked)
         answer = self._answers[at.role.replace(" ", "_")]
-        if isinstance(answer, Callable):  # type: ignore[arg-type]
+        if callable(answer):
             answer = answer(at)
         if isinstance(answer, list):
             answer = answer[min(at.retry, len(answer) - 1)]
