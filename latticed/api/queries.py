@@ -77,7 +77,7 @@ def capped(number: int) -> int:
 class Query(BaseModel):
     """The query parameters of a route."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     lists: ClassVar[frozenset[str]] = frozenset()
     """The parameters that may be given several times."""

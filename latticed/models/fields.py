@@ -34,13 +34,13 @@ STEP_ROLES: tuple[str, ...] = ("researcher", "planner", "executor", "reviewer", 
 class Request(BaseModel):
     """A body that a client sends: unknown fields are an error."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, defer_build=True)
 
 
 class View(BaseModel):
     """Something the daemon shows."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 Json = Any

@@ -18,7 +18,14 @@ from latticed.store.hooks_side import HooksSide
 from latticed.store.limits_side import LimitsSide
 from latticed.store.pruner_side import PrunerSide
 from latticed.store.reading import Reader
-from latticed.store.sqlite import BUSY_SECONDS, Lock, prove_writable, reading_engine, writing_engine
+from latticed.store.sqlite import (
+    BUSY_SECONDS,
+    Lock,
+    lay_out_journal,
+    prove_writable,
+    reading_engine,
+    writing_engine,
+)
 from latticed.store.writer import Writer
 
 
@@ -115,6 +122,7 @@ async def open_store(url: str, clock: Clock, *, exclusive: bool = True, busy_sec
         if exclusive:
             prove_writable(engine)
             migrating.upgrade(engine, apart=True)
+            lay_out_journal(engine, database_path(parsed))
         else:
             migrating.check(engine)
 

@@ -106,14 +106,12 @@ runs = Table(
         text("priority DESC"),
         "id",
         sqlite_where=text(f"due_at IS NULL AND {one_of('status', CLAIMABLE)}"),
-        postgresql_where=text(f"due_at IS NULL AND {one_of('status', CLAIMABLE)}"),
     ),
-    Index("runs_due", "due_at", sqlite_where=text("due_at IS NOT NULL"), postgresql_where=text("due_at IS NOT NULL")),
+    Index("runs_due", "due_at", sqlite_where=text("due_at IS NOT NULL")),
     Index(
         "runs_deadline",
         "deadline_at",
         sqlite_where=text(f"deadline_at IS NOT NULL AND {one_of('status', ACTIVE)}"),
-        postgresql_where=text(f"deadline_at IS NOT NULL AND {one_of('status', ACTIVE)}"),
     ),
     Index("runs_status", "workspace", "status", "id"),
     Index("runs_listed", "workspace", "id"),
@@ -121,7 +119,6 @@ runs = Table(
         "runs_children",
         "parent_run_id",
         sqlite_where=text("parent_run_id IS NOT NULL"),
-        postgresql_where=text("parent_run_id IS NOT NULL"),
     ),
 )
 """The hot row of a run. `due_at`: not to be claimed, or to be woken, at that time; `facts` counts what was delivered
@@ -227,7 +224,6 @@ approvals = Table(
         "approvals_expiry",
         "expires_at",
         sqlite_where=text("status = 'pending' AND expires_at IS NOT NULL"),
-        postgresql_where=text("status = 'pending' AND expires_at IS NOT NULL"),
     ),
 )
 
@@ -315,7 +311,6 @@ hook_deliveries = Table(
         "hook",
         "due_at",
         sqlite_where=text("due_at IS NOT NULL"),
-        postgresql_where=text("due_at IS NOT NULL"),
     ),
 )
 """Every execution of a hook. One of `post_run` or `on_event` is written with what it is about, in one transaction, and
