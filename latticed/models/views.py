@@ -11,7 +11,8 @@ from latticed.models.records import STOP_MODES, Birth, RunRow
 from latticed.models.redaction import redact
 from latticed.states import ACTIVE, TERMINAL, UNWOUND, Status, allowed_moves
 
-NO_STORY = Story().model_dump()
+# As Story().model_dump(), which would make a daemon without models build the models of a story.
+NO_STORY = {name: field.get_default(call_default_factory=True) for name, field in Story.model_fields.items()}
 NO_USAGE = {"input_tokens": 0, "output_tokens": 0, "requests": 0, "cost_usd": 0.0}
 
 
