@@ -100,6 +100,8 @@ class Endpoint(BaseRoute):
                     receive, headers.get(b"content-length"), self._limit, waits_for_leave=b"expect" in headers,
                     seconds=self._seconds,
                 )  # fmt: skip
+                if route.role is not None:  # While the body came, what was shown may have become worth nothing.
+                    principal = await authenticate(self._lattice, headers)
                 sent, body = understand(raw, route.body, optional=route.body_optional)
             call = Call(
                 lattice=self._lattice,
