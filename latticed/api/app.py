@@ -3,7 +3,7 @@
 import itertools
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -52,7 +52,7 @@ class Endpoint(BaseRoute):
         return (Match.FULL, {}) if scope["type"] == "http" else (Match.NONE, {})
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers: dict[bytes, bytes] = dict(scope["headers"])
+        headers = _headers(scope["headers"])
         request_id = headers.get(b"x-request-id")
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):
             request_id = f"{self._boot}-{next(self._count)}".encode()
@@ -100,6 +100,8 @@ class Endpoint(BaseRoute):
                     receive, headers.get(b"content-length"), self._limit, waits_for_leave=b"expect" in headers,
                     seconds=self._seconds,
                 )  # fmt: skip
+                if route.role is not None:  # While the body came, what was shown may have become worth nothing.
+                    principal = await authenticate(self._lattice, headers)
                 sent, body = understand(raw, route.body, optional=route.body_optional)
             call = Call(
                 lattice=self._lattice,
@@ -126,6 +128,18 @@ class Endpoint(BaseRoute):
         by = None if principal is ANYONE else principal
         named = workspace if workspace is not None and PARAMETERS["workspace"].fits(workspace) else None
         self._lattice.notes.refused(Refusal(by, f"{route.method} {route.path}", error.code, address, named))
+
+
+def _headers(lines: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """A request's headers by name. Lines of one name are one value (RFC 9110, 5.3; of cookies RFC 9113, 8.2.3), so that
+    of two tokens, origins or keys none is picked: together they are none."""
+    headers = dict(lines)
+    if len(headers) != len(lines):
+        headers.clear()
+        for name, value in lines:
+            between = b"; " if name == b"cookie" else b", "
+            headers[name] = headers[name] + between + value if name in headers else value
+    return headers
 
 
 def _told(error: LatticedError) -> Reply:

@@ -12,6 +12,7 @@ from latticed.engine.journal import Journal
 from latticed.engine.threads import Threads
 from latticed.engine.waiting import Waits
 from latticed.errors import Cancelled, Suspended, Unavailable
+from latticed.models.audit import Act
 from latticed.models.hooks import DeliveryRow
 from latticed.models.records import Beside, Birth, Change, Claimed, NewEvent, RunRow, StepRecord
 from latticed.ports import HookChain, Store
@@ -159,6 +160,7 @@ class Execution:
         columns: dict[str, Any] | None = None,
         facts_seen: int | None = None,
         beside: Beside | None = None,
+        act: Act | None = None,
         by: Callable[[Change], Awaitable[Any]] | None = None,
     ) -> Any:
         """One fenced write, with all events on their way. While the store is away it is tried again, slot held.
@@ -186,6 +188,7 @@ class Execution:
             shows=shows,
             facts_seen=facts_seen,
             beside=beside,
+            act=act,
         )
         outcome = await self.persist(lambda: by(change) if by else self._first(change))
         if outcome is None:

@@ -9,7 +9,8 @@ from latticed.engine.execution import Execution
 from latticed.engine.outcomes import Blocked, Failed, Interrupted, Refused, Returned
 from latticed.engine.retrying import backoff_seconds
 from latticed.failpoints import hit
-from latticed.models.records import Audited, Beside, NewEvent, event
+from latticed.models.audit import act
+from latticed.models.records import NewEvent, event
 from latticed.states import (
     ASK,
     BACK_OFF,
@@ -110,14 +111,13 @@ async def settle_blocked(x: Execution, outcome: Blocked) -> None:
     """A hook said no: the run ends, and who wanted it, and whoever looks after this workspace, can read why."""
     why = {"hook": outcome.hook, "reason": outcome.reason}
     error = {"code": "blocked", "message": f"{outcome.hook}: {outcome.reason}", "detail": why}
-    act = Audited(f"hook:{outcome.hook}", "run.blocked", x.run_id, why)
     hit("block.before")
     row = await x.commit(
         move=REJECT,
         columns={"error": orjson.dumps(error).decode()},
         steps=[outcome.record],
         events=[finished(x.clock.now(), REJECT, error=error)],
-        beside=Beside(audited=[act]),
+        act=act(x.row.workspace, f"hook:{outcome.hook}", "run.blocked", x.run_id, **why),
     )
     hit("block.after")
     if row is None:

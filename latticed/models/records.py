@@ -162,15 +162,6 @@ class Birth:
         return max(self.created_at, self.run_at or 0) + int(self.deadline_seconds * 1_000_000)
 
 
-class Audited(NamedTuple):
-    """An act to be kept in the audit trail, of the workspace of the run that it is written with."""
-
-    principal: str
-    action: str
-    subject: str
-    detail: dict[str, Any]
-
-
 @dataclass(slots=True)
 class Beside:
     """What is written beside a run's row, its events and its journal, in the same transaction."""
@@ -178,7 +169,6 @@ class Beside:
     inputs: bytes | None = None
     """The run's inputs from now on, as JSON; None leaves them."""
     deliveries: list[DeliveryRow] = field(default_factory=list)
-    audited: list[Audited] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -247,8 +247,6 @@ class Transaction:
             if beside.inputs is not None:
                 given = update(bodies).where(bodies.c.run_id == row.id).values(inputs=beside.inputs.decode())
                 self.connection.execute(given)
-            for audited in beside.audited:
-                self.audit(row.workspace, audited.principal, audited.action, audited.subject, **audited.detail)
 
     def _follow(self, held: list[tuple[RunRow, Change]]) -> None:
         """What an end or a cancel makes true of others, in the same transaction."""

@@ -123,6 +123,21 @@ def test_the_scheme_is_read_as_rfc_9110_says(live: Daemon, scheme: str) -> None:
     assert live.client.get("/v1/whoami", headers={"Authorization": f"{scheme} {live.token}"}).status_code == 200
 
 
+def test_of_two_tokens_none_is_picked(live: Daemon) -> None:
+    good = f"Bearer {live.token}".encode()
+    for pair in ((good, b"Bearer lat_x"), (b"Bearer lat_x", good), (good, b""), (good, good)):
+        headers = [(b"Authorization", value) for value in pair]
+        assert live.stranger.get("/v1/whoami", headers=headers).status_code == 401
+
+
+def test_of_two_keys_or_places_to_resume_at_none_is_picked(live: Daemon) -> None:
+    keys = [("Idempotency-Key", "one"), ("Idempotency-Key", "two")]
+    answer = live.client.post(live.path("runs"), json={"target": "echo", "goal": "x"}, headers=keys)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+    places = [("Last-Event-ID", "1"), ("Last-Event-ID", "0"), ("Accept", "text/event-stream")]
+    assert live.client.get(live.path("events"), headers=places).status_code == 422
+
+
 @pytest.mark.parametrize("value", ["", "Bearer", "Bearer,", "Basic Og==", "Bearer " + "x" * 10_000, "Bearer \xff\xfe"])
 def test_a_header_that_holds_no_token_is_401(live: Daemon, value: str) -> None:
     answer = live.client.get("/v1/whoami", headers=[(b"Authorization", value.encode("latin-1"))])

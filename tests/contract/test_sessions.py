@@ -66,6 +66,15 @@ def test_by_cookie_nothing_is_changed_for_a_page_of_another_site(live: Daemon, o
     assert len(live.client.get(live.path("runs"), params={"limit": 500}).json()["items"]) == before
 
 
+def test_of_two_origins_none_is_picked_and_cookies_may_come_in_several_lines(live: Daemon) -> None:
+    browser = signed_in(live, live.token)
+    mine, cookies = ("Origin", live.url), [("Cookie", browser.cookie), ("Cookie", "other=1")]
+    for others, status in (([], 202), ([("Origin", "http://evil.example")], 403)):
+        for headers in ([*cookies, *others, mine], [mine, *others, *cookies[::-1]]):
+            answer = live.stranger.post(live.path("runs"), json={"target": "echo", "goal": "x"}, headers=headers)
+            assert answer.status_code == status
+
+
 def test_what_a_browser_says_of_the_page_is_heard(live: Daemon) -> None:
     browser = signed_in(live, live.token)
     body = {"target": "echo", "goal": "x"}

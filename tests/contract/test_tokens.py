@@ -1,7 +1,8 @@
 """Tokens: what one may give, when it was last used, and that its end is at once."""
 
 import sqlite3
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -150,6 +151,31 @@ def test_revoked_while_it_is_used_it_is_worth_nothing_after(live: Daemon, round_
     assert after == 401
     assert {each.result() for each in uses} <= {200, 401}
     assert use(live, made) == 401
+
+
+def test_what_is_said_slowly_is_not_done_for_a_token_that_was_revoked_meanwhile(live: Daemon) -> None:
+    made = made_token(live, "default", "operator")
+    begun = threading.Event()
+
+    def slowly() -> Iterator[bytes]:
+        yield b'{"target": "echo", '
+        begun.set()
+        wait_until(lambda: use(live, made) == 401)
+        yield b'"goal": "said by a revoked token"}'
+
+    def say() -> httpx2.Response:
+        return httpx2.post(live.url + live.path("runs"), headers=bearer(made["token"]), content=slowly())
+
+    with ThreadPoolExecutor(1) as pool:
+        said = pool.submit(say)
+        assert begun.wait(10)
+        path = live.path(f"tokens/{made['id']}")
+        wait_until(lambda: live.client.get(path).json()["used_at"] is not None)  # Its head was let in.
+        assert live.client.delete(path).status_code == 204
+        answer = said.result()
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+    assert "said by a revoked token" not in live.client.get(live.path("runs")).text
+    assert trail(live, action="run.submit", principal=made["id"]) == []
 
 
 def test_a_token_of_no_workspace_that_is_there_is_worth_nothing(daemon: Make) -> None:
