@@ -39,12 +39,13 @@ from latticed.hooks.assembly import HookParts
 from latticed.hooks.loading import load_hooks
 from latticed.ids import BOOT, new
 from latticed.lattice import Lattice
+from latticed.listening import CannotListen, address, open_doors
 from latticed.metrics import Metrics
 from latticed.models.people import EVERYWHERE, WorkspaceRequest
 from latticed.people import DAEMON, make_token, new_token_text
 from latticed.signals import Signals
 from latticed.store import Store, open_store, upgrade
-from latticed.systemd import Notifier, listen_sockets
+from latticed.systemd import Notifier
 
 logger = structlog.get_logger()
 
@@ -225,7 +226,7 @@ async def _serve(config: Config, ready: Callable[[str], None] | None) -> NoRetur
     """Serves until told to stop, then ends the process."""
     signals = Signals()
     notifier = Notifier()
-    sockets = listen_sockets() or [_listen(config)]
+    doors = open_doors(config.server)
     clock = SystemClock()
     store = await open_store(store_url(config), clock, busy_seconds=config.store.busy_seconds)
     address_file = config.state_dir / ADDRESS_FILE
@@ -239,21 +240,21 @@ async def _serve(config: Config, ready: Callable[[str], None] | None) -> NoRetur
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 20)
     server = _server(daemon, config)
-    serving = asyncio.ensure_future(server.serve(sockets=sockets))
+    serving = asyncio.ensure_future(server.serve(sockets=doors))
     up = asyncio.ensure_future(server.up.wait())
     await asyncio.wait((serving, up), return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         serving.result()
-        raise _CannotListen("the HTTP server did not start")
+        raise CannotListen("the HTTP server did not start")
     hit("door.before_address")
-    address = _address(sockets[0])
-    write_private(address_file, address + "\n", 0o644)
-    notifier.ready(address)
+    where = address(doors[0])
+    write_private(address_file, where + "\n", 0o644)
+    notifier.ready(where)
     heartbeat = Heartbeat(notifier, store)
     heartbeat.start()
-    logger.info("ready", address=address, version=__version__, pid=os.getpid())
+    logger.info("ready", address=where, version=__version__, pid=os.getpid())
     if ready is not None:
-        ready(address)
+        ready(where)
     signals.on_reload = lambda: _reload(daemon, notifier)
     stop = asyncio.ensure_future(signals.stop.wait())
     await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
@@ -310,35 +311,6 @@ def _server(daemon: Daemon, config: Config) -> _Server:
             timeout_keep_alive=75, h11_max_incomplete_event_size=64 * 1024,
         )
     )  # fmt: skip
-
-
-def _listen(config: Config) -> socket.socket:
-    server = config.server
-    try:
-        if server.unix_socket is not None:
-            server.unix_socket.unlink(missing_ok=True)
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            listener.bind(str(server.unix_socket))
-        else:
-            family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
-            listener = socket.socket(family, socket.SOCK_STREAM)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((server.host, server.port))
-    except OSError as error:
-        where = server.unix_socket or f"{server.host}:{server.port}"
-        raise _CannotListen(f"cannot listen on {where}: {error.strerror}") from error
-    return listener
-
-
-class _CannotListen(LatticedError):
-    """The address cannot be listened on."""
-
-
-def _address(listener: socket.socket) -> str:
-    if listener.family == socket.AF_UNIX:
-        return f"unix:{listener.getsockname()}"
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def _first_start(config: Config, store: Store, clock: Clock, lattice: Lattice) -> None:

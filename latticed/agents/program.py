@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from latticed import forks
 from latticed.agents.orphans import kill_orphans, kill_session
 from latticed.agents.output import PipeReader
 from latticed.errors import RunError
@@ -89,6 +90,7 @@ class Program:
             )
             self.stdout, self.stderr, self._report = PipeReader(out), PipeReader(err), PipeReader(report)
             ours.pop_all()
+        forks.withhold(self._orders)  # its end tells the guardian that the daemon is gone
 
     async def started(self) -> None:
         """Returns when the program runs.
@@ -147,6 +149,7 @@ class Program:
             self._last_resort.cancel()
         for pipe in (self.stdout, self.stderr, self._report):
             pipe.close()
+        forks.forget(self._orders)
         os.close(self._orders)
         self._orders = -1
         if cancelled is not None:

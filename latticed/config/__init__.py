@@ -6,7 +6,7 @@ from latticed.config.limits import LimitsConfig
 from latticed.config.loading import BUILT_IN_AGENTS, Config, load
 from latticed.config.modelled import McpToolConfig, ModelConfig, ModelledBase, PydanticAiConfig, ToolConfig
 from latticed.config.pipeline import PipelineConfig
-from latticed.config.settings import AgentConfig, QueueConfig, RetentionConfig, RunsConfig, Settings
+from latticed.config.settings import AgentConfig, QueueConfig, RetentionConfig, RunsConfig, ServerConfig, Settings
 
 __all__ = [
     "BUILT_IN_AGENTS",
@@ -25,6 +25,7 @@ __all__ = [
     "QueueConfig",
     "RetentionConfig",
     "RunsConfig",
+    "ServerConfig",
     "Settings",
     "Table",
     "ToolConfig",

@@ -8,8 +8,8 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from latticed.engine.execution import Execution
 from latticed.engine.lasting import outlast
-from latticed.engine.threads import Threads
 from latticed.errors import Cancelled, Misuse
 
 T = TypeVar("T")
@@ -32,16 +32,16 @@ class Bridge:
         return _here.get()
 
     async def visit(
-        self, threads: Threads, function: Callable[[], Any], seconds: float | None = None, own: bool = True
+        self, x: Execution, function: Callable[[], Any], seconds: float | None = None, own: bool = True
     ) -> Any:
-        """Runs a plain function in a thread with this bridge; as Threads.run. If the caller is cancelled, so is what
-        the thread waits for."""
+        """Runs a plain function of a run in a thread with this bridge; as Threads.run. If the caller is cancelled, so
+        is what the thread waits for."""
 
         def inside() -> Any:
             _here.set(self)
             return function()
 
-        return await threads.run(inside, seconds=seconds, own=own, on_cancel=self._cancel)
+        return await x.threads.run(inside, seconds=seconds, own=own, on_cancel=self._cancel, admit=x.check)
 
     def _cancel(self) -> None:
         for task in self._tasks:

@@ -89,7 +89,7 @@ class PlainContext:
 async def _in_thread(x: Execution, function: Callable[[], T], own: bool = True) -> T:
     x.plain_calls += 1
     try:
-        result: T = await Bridge().visit(x.threads, function, own=own)
+        result: T = await Bridge().visit(x, function, own=own)
     except Late as late:  # What it returned counts, whoever wanted it to end.
         result = late.value
     finally:

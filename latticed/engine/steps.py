@@ -120,10 +120,10 @@ class Recorder:
     async def _call(self, function: Callable[[], Any], seconds: float | None) -> Any:
         bridge = Bridge.here()
         if bridge is None:
-            return await self._x.threads.run(function, seconds=seconds)
+            return await self._x.threads.run(function, seconds=seconds, admit=self._x.check)
         if seconds is None:
             return await bridge.call(function)
-        return await Bridge().visit(self._x.threads, function, seconds)
+        return await Bridge().visit(self._x, function, seconds)
 
 
 def _is_cancelled() -> bool:

@@ -23,9 +23,10 @@ class Threads:
 
     async def run(
         self, function: Callable[[], Any], *, seconds: float | None = None, own: bool = False,
-        on_cancel: Callable[[], object] = lambda: None,
+        on_cancel: Callable[[], object] = lambda: None, admit: Callable[[], object] = lambda: None,
     ) -> Any:  # fmt: skip
-        """Runs a plain function, in the caller's context. A cancellation does not end it: `on_cancel` is told.
+        """Runs a plain function, in the caller's context, once there is a place for it; `admit` may raise then in its
+        stead. A cancellation ends the wait for a place, but not what has begun: `on_cancel` is told.
 
         `own` gives it a thread outside the pool: for a caller that holds a place in the pool already, and would wait
         for ever if all places were held by such callers.
@@ -34,11 +35,16 @@ class Threads:
             TimeoutError: it took longer than `seconds`; its thread is left to itself.
             Late: the caller was cancelled meanwhile.
         """
-        call = partial(self._counted, partial(contextvars.copy_context().run, function))
+        call = partial(self._counted, admit, partial(contextvars.copy_context().run, function))
         working = _in_own_thread(call) if own else self._pool.submit(call)
         future = asyncio.wrap_future(working)
+
+        def leave() -> None:
+            if not working.cancel():
+                on_cancel()
+
         try:
-            return await outlast(future, seconds, on_cancel)
+            return await outlast(future, seconds, leave)
         finally:
             if not future.done() and not working.cancel():  # It took too long, and not because it waited for a place.
                 self.abandoned += 1
@@ -48,10 +54,11 @@ class Threads:
         self.abandoned -= 1
         future.exception()
 
-    def _counted(self, call: Callable[[], Any]) -> Any:
+    def _counted(self, admit: Callable[[], object], call: Callable[[], Any]) -> Any:
         with self._lock:
             self.busy += 1
         try:
+            admit()
             return call()
         except StopIteration as stop:  # A future cannot carry one.
             raise RuntimeError("the function raised StopIteration") from stop

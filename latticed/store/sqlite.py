@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
+from latticed import forks
 from latticed.errors import Unavailable
 from latticed.store.faults import CannotOpen
 
@@ -29,7 +30,7 @@ LEFT_FREE = 16
 
 
 class Lock:
-    """`<db>.lock`, held for as long as the process lives; close-on-exec, so that no child inherits it."""
+    """`<db>.lock`, held for as long as the process lives; no process that it starts, or forks off, inherits it."""
 
     def __init__(self, database: Path) -> None:
         """Takes the lock.
@@ -51,9 +52,11 @@ class Lock:
             raise Unavailable(f"{database} is locked by another latticed (process {holder}); stop it first") from None
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+        forks.withhold(self._file)
 
     def release(self) -> None:
         """Gives the lock back."""
+        forks.forget(self._file)
         os.close(self._file)
 
 

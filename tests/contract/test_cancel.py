@@ -1,9 +1,13 @@
 """Stopping a run, wherever it is: what is answered, which rungs are taken, what is on record afterwards."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from latticed import Context
+from tests.agents_that_end import leave
 from tests.conftest import Daemon, wait_until
 from tests.contract.conftest import GRACE, KILL
 from tests.timeline import begun, children, lines, rungs, well_ended
@@ -206,3 +210,61 @@ def test_who_comes_back_after_it_was_given_up_changes_nothing(hasty: Daemon, tmp
     wait_until(lambda: lines(effects) == ["cleaned"])
     assert hasty.run("echo")["status"] == "ok"
     assert hasty.events(run_id) == before
+
+
+# --- in line for a thread --------------------------------------------------------------------------------------------
+
+
+def holder(ctx: Context, goal: str, inputs: dict[str, Any]) -> None:
+    """Keeps its thread until the file `gate` is there."""
+    leave(inputs, f"{ctx.run_id} holds")
+    wait_until(Path(inputs["gate"]).exists, timeout=60)
+
+
+async def in_line(ctx: Context, goal: str, inputs: dict[str, Any]) -> None:
+    """A step that needs a thread."""
+    await ctx.step("work", leave, inputs, f"{ctx.run_id} worked")
+
+
+def plain_in_line(ctx: Context, goal: str, inputs: dict[str, Any]) -> None:
+    """An agent that needs a thread."""
+    leave(inputs, f"{ctx.run_id} entered")
+
+
+def test_what_waits_for_a_thread_never_begins_once_it_is_to_end(daemon: Callable[..., Daemon], tmp_path: Path) -> None:
+    agents = {
+        name: {"use": "function", "function": f"{__name__}:{name}"} for name in ("holder", "in_line", "plain_in_line")
+    }
+    one = daemon(config={"runs": {"threads": 1, "grace_seconds": 0.3, "kill_seconds": 60.0}, "agents": agents})
+    inputs = {"effects": str(tmp_path / "effects"), "gate": str(tmp_path / "gate")}
+    held = begun(one, "holder", inputs)
+    wait_until(lambda: lines(tmp_path / "effects") == ["holds"])
+    asked = {mode: begun(one, "in_line", inputs) for mode in ("graceful", "now", "kill")}
+    asked["plain"] = begun(one, "plain_in_line", inputs)
+    late = begun(one, "in_line", inputs, deadline_seconds=0.1)
+    for mode, run_id in asked.items():
+        one.stop_run(run_id, mode="graceful" if mode == "plain" else mode)
+    for run_id in asked.values():
+        assert well_ended(one, run_id)["abandoned"] is None
+    assert well_ended(one, late, "failed")["error"]["code"] == "deadline_exceeded"
+    Path(inputs["gate"]).touch()
+    well_ended(one, held, "ok")
+    well_ended(one, begun(one, "in_line", inputs), "ok")
+    assert lines(tmp_path / "effects") == ["holds", "worked"]
+
+
+def test_a_drain_begins_nothing_that_waits_for_a_thread(daemon: Callable[..., Daemon], tmp_path: Path) -> None:
+    agents = {name: {"use": "function", "function": f"{__name__}:{name}"} for name in ("holder", "in_line")}
+    one = daemon(config={"runs": {"threads": 1, "drain_seconds": 60.0}, "agents": agents})
+    inputs = {"effects": str(tmp_path / "effects"), "gate": str(tmp_path / "gate")}
+    held = begun(one, "holder", inputs)
+    wait_until(lambda: lines(tmp_path / "effects") == ["holds"])
+    waits = begun(one, "in_line", inputs)
+    one.process.terminate()
+    wait_until(lambda: one.client.get("/readyz").status_code == 503)
+    Path(inputs["gate"]).touch()
+    assert one.wait_exit() == 0
+    assert lines(tmp_path / "effects") == ["holds"]
+    one.start()
+    well_ended(one, held, "ok")
+    assert one.wait(waits, "ok")["epoch"] == 2

@@ -1,5 +1,8 @@
 """SIGKILL, and what the next start makes of every run."""
 
+import os
+import signal
+import socket
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,6 +11,7 @@ from typing import Any
 import httpx2
 import psutil
 
+from latticed import Context
 from tests.conftest import TERMINAL, Daemon, wait_until
 from tests.timeline import begun, children, lines, processes, well_ended
 
@@ -177,3 +181,37 @@ def test_a_command_of_a_dead_daemon_is_gone_and_does_not_keep_the_lock(daemon: M
     one.stop_run(run_id, mode="kill")
     well_ended(one, run_id)
     assert processes(run_id) == []
+
+
+async def forker(ctx: Context, goal: str, inputs: dict[str, Any]) -> int:
+    """Forks off a process that stays, as a worker of multiprocessing does, and gives its id."""
+
+    def fork() -> int:
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+            os._exit(0)
+        return child
+
+    return int(await ctx.step("fork", fork))
+
+
+def test_what_user_code_has_forked_off_keeps_nothing_of_a_dead_daemon(daemon: Make) -> None:
+    forking = {"use": "function", "function": f"{__name__}:forker"}
+    one = daemon(config={"agents": {"forker": forking, "command": {"use": "command", "argv": ["bash", "-c", COMMAND]}}})
+    command = begun(one, "command")
+    one.wait_event(command, "output")
+    forked = psutil.Process(one.post_run("forker", wait=10)["output"])
+    old, port = processes(command), int(one.url.rpartition(":")[2])
+    one.kill()
+    assert forked.is_running()
+    wait_until(lambda: not any(process.is_running() and process.status() != "zombie" for process in old))
+    with socket.socket() as door:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        door.bind(("127.0.0.1", port))
+        door.listen()
+    one.start()
+    assert one.get(command)["epoch"] == 2
+    forked.kill()
+    one.stop_run(command, mode="kill")
+    well_ended(one, command)
