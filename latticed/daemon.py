@@ -30,7 +30,7 @@ from latticed.engine.pruner import Pruner
 from latticed.engine.rescuer import Rescuer
 from latticed.engine.scheduler import Scheduler
 from latticed.engine.threads import Threads
-from latticed.errors import Conflict, LatticedError
+from latticed.errors import Conflict, LatticedError, NotFound
 from latticed.failpoints import hit
 from latticed.files import write_private, writing
 from latticed.heartbeat import Heartbeat
@@ -39,6 +39,7 @@ from latticed.hooks.assembly import HookParts
 from latticed.hooks.loading import load_hooks
 from latticed.ids import BOOT, new
 from latticed.lattice import Lattice
+from latticed.listening import CannotListen, address, listen
 from latticed.metrics import Metrics
 from latticed.models.people import EVERYWHERE, WorkspaceRequest
 from latticed.people import DAEMON, make_token, new_token_text
@@ -215,6 +216,7 @@ def serve(config: Config, ready: Callable[[str], None] | None = None) -> NoRetur
     Raises:
         ConfigError: an agent cannot be loaded.
         Unavailable: the store is locked by another, or away.
+        CannotListen: the address is taken, or none.
         LatticedError: anything else that keeps it from starting.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -225,12 +227,14 @@ async def _serve(config: Config, ready: Callable[[str], None] | None) -> NoRetur
     """Serves until told to stop, then ends the process."""
     signals = Signals()
     notifier = Notifier()
-    sockets = listen_sockets() or [_listen(config)]
+    sockets = listen_sockets()
     clock = SystemClock()
     store = await open_store(store_url(config), clock, busy_seconds=config.store.busy_seconds)
     address_file = config.state_dir / ADDRESS_FILE
     with writing(address_file):
-        address_file.unlink(missing_ok=True)  # Only now: until the lock was ours it may have been another's.
+        address_file.unlink(missing_ok=True)  # Only now: until the lock was ours it may have been another's,
+    if not sockets:  # and the door as well.
+        sockets = [listen(config.server.host, config.server.port, config.server.unix_socket)]
     daemon = Daemon(config, store, clock)
     await _first_start(config, store, clock, daemon.lattice)
     await daemon.begin()
@@ -244,16 +248,16 @@ async def _serve(config: Config, ready: Callable[[str], None] | None) -> NoRetur
     await asyncio.wait((serving, up), return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         serving.result()
-        raise _CannotListen("the HTTP server did not start")
+        raise CannotListen("the HTTP server did not start")
     hit("door.before_address")
-    address = _address(sockets[0])
-    write_private(address_file, address + "\n", 0o644)
-    notifier.ready(address)
+    where = address(sockets[0])
+    write_private(address_file, where + "\n", 0o644)
+    notifier.ready(where)
     heartbeat = Heartbeat(notifier, store)
     heartbeat.start()
-    logger.info("ready", address=address, version=__version__, pid=os.getpid())
+    logger.info("ready", address=where, version=__version__, pid=os.getpid())
     if ready is not None:
-        ready(address)
+        ready(where)
     signals.on_reload = lambda: _reload(daemon, notifier)
     stop = asyncio.ensure_future(signals.stop.wait())
     await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
@@ -312,35 +316,6 @@ def _server(daemon: Daemon, config: Config) -> _Server:
     )  # fmt: skip
 
 
-def _listen(config: Config) -> socket.socket:
-    server = config.server
-    try:
-        if server.unix_socket is not None:
-            server.unix_socket.unlink(missing_ok=True)
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            listener.bind(str(server.unix_socket))
-        else:
-            family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
-            listener = socket.socket(family, socket.SOCK_STREAM)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((server.host, server.port))
-    except OSError as error:
-        where = server.unix_socket or f"{server.host}:{server.port}"
-        raise _CannotListen(f"cannot listen on {where}: {error.strerror}") from error
-    return listener
-
-
-class _CannotListen(LatticedError):
-    """The address cannot be listened on."""
-
-
-def _address(listener: socket.socket) -> str:
-    if listener.family == socket.AF_UNIX:
-        return f"unix:{listener.getsockname()}"
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 async def _first_start(config: Config, store: Store, clock: Clock, lattice: Lattice) -> None:
     """The default workspace and the admin's token, unless they are there."""
     if not await store.has_workspace(DEFAULT_WORKSPACE):
@@ -388,7 +363,7 @@ async def _create_token(
     try:
         if workspace != EVERYWHERE and not await store.has_workspace(workspace):
             WorkspaceRequest(name=workspace)
-            raise Conflict(f"there is no workspace {workspace!r}")
+            raise NotFound(f"there is no workspace {workspace!r}")
         _, made = await make_token(
             store, clock, workspace=workspace, role=role, name=name or f"{role} by command line",
             lanes=lanes or None, expires_seconds=expires_seconds, by="latticed token create",
