@@ -30,7 +30,7 @@ from latticed.engine.pruner import Pruner
 from latticed.engine.rescuer import Rescuer
 from latticed.engine.scheduler import Scheduler
 from latticed.engine.threads import Threads
-from latticed.errors import Conflict, LatticedError
+from latticed.errors import Conflict, LatticedError, NotFound
 from latticed.failpoints import hit
 from latticed.files import write_private, writing
 from latticed.heartbeat import Heartbeat
@@ -216,6 +216,7 @@ def serve(config: Config, ready: Callable[[str], None] | None = None) -> NoRetur
     Raises:
         ConfigError: an agent cannot be loaded.
         Unavailable: the store is locked by another, or away.
+        CannotListen: the address is taken, or none.
         LatticedError: anything else that keeps it from starting.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -226,12 +227,12 @@ async def _serve(config: Config, ready: Callable[[str], None] | None) -> NoRetur
     """Serves until told to stop, then ends the process."""
     signals = Signals()
     notifier = Notifier()
-    doors = open_doors(config.server)
     clock = SystemClock()
     store = await open_store(store_url(config), clock, busy_seconds=config.store.busy_seconds)
     address_file = config.state_dir / ADDRESS_FILE
     with writing(address_file):
-        address_file.unlink(missing_ok=True)  # Only now: until the lock was ours it may have been another's.
+        address_file.unlink(missing_ok=True)  # Only now: until the lock was ours it may have been another's,
+    doors = open_doors(config.server)  # and the door as well.
     daemon = Daemon(config, store, clock)
     await _first_start(config, store, clock, daemon.lattice)
     await daemon.begin()
@@ -360,7 +361,7 @@ async def _create_token(
     try:
         if workspace != EVERYWHERE and not await store.has_workspace(workspace):
             WorkspaceRequest(name=workspace)
-            raise Conflict(f"there is no workspace {workspace!r}")
+            raise NotFound(f"there is no workspace {workspace!r}")
         _, made = await make_token(
             store, clock, workspace=workspace, role=role, name=name or f"{role} by command line",
             lanes=lanes or None, expires_seconds=expires_seconds, by="latticed token create",

@@ -1,6 +1,7 @@
 """Where the daemon listens: at the sockets that systemd holds for it, or where its configuration says."""
 
 import socket
+from pathlib import Path
 
 from latticed import forks
 from latticed.config import ServerConfig
@@ -13,7 +14,7 @@ class CannotListen(LatticedError):
 
 
 def open_doors(server: ServerConfig) -> list[socket.socket]:
-    """The sockets to listen on.
+    """The sockets to listen on; port 0 takes a free one.
 
     Raises:
         CannotListen: what is configured is taken, or cannot be had.
@@ -25,25 +26,46 @@ def open_doors(server: ServerConfig) -> list[socket.socket]:
 
 
 def _listen(server: ServerConfig) -> socket.socket:
+    path = server.unix_socket
     try:
-        if server.unix_socket is not None:
-            server.unix_socket.unlink(missing_ok=True)
-            door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            door.bind(str(server.unix_socket))
-        else:
-            family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
-            door = socket.socket(family, socket.SOCK_STREAM)
-            door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            door.bind((server.host, server.port))
+        return _at_port(server.host, server.port) if path is None else _at_path(path)
     except OSError as error:
-        where = server.unix_socket or f"{server.host}:{server.port}"
-        raise CannotListen(f"cannot listen on {where}: {error.strerror}") from error
-    return door
+        where = path or f"{server.host}:{server.port}"
+        raise CannotListen(f"cannot listen on {where}: {error.strerror or error}") from error
 
 
-def address(door: socket.socket) -> str:
-    """What a client has to be told."""
-    if door.family == socket.AF_UNIX:
-        return f"unix:{door.getsockname()}"
-    host, port = door.getsockname()[:2]
+def address(listener: socket.socket) -> str:
+    """Where a client finds it: `http://127.0.0.1:8700` or `unix:/run/latticed/latticed.sock`."""
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{listener.getsockname()}"
+    host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _at_port(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    return listener
+
+
+def _at_path(path: Path) -> socket.socket:
+    _make_way(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    return listener
+
+
+def _make_way(path: Path) -> None:
+    """Removes the socket that a daemon has left when it died; what somebody listens on, or is no socket, stays."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except FileNotFoundError:
+            return
+        except ConnectionRefusedError:
+            if not path.is_socket():
+                raise CannotListen(f"cannot listen on {path}: there is a file that is no socket") from None
+            path.unlink()
+            return
+    raise CannotListen(f"cannot listen on {path}: another process does")

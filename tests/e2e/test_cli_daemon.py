@@ -141,13 +141,49 @@ def test_a_second_signal_hurries(daemon: Make) -> None:
     assert one.wait_exit(20) == 0
 
 
-def test_a_second_daemon_on_the_same_state_ends_with_75(live: Daemon) -> None:
-    done = latticed("serve", "--port", "0", "--config", str(live.config_file), "--state-dir", str(live.state_dir))
+@pytest.mark.parametrize("port", ["its own", "another"])
+def test_a_second_daemon_on_the_same_state_ends_with_75(live: Daemon, port: str) -> None:
+    number = live.url.rpartition(":")[2] if port == "its own" else "0"
+    done = latticed("serve", "--port", number, "--config", str(live.config_file), "--state-dir", str(live.state_dir))
     assert done.returncode == 75
     last = done.stderr.splitlines()[-1]
     assert last.startswith("latticed: ")
     assert "lock" in last
     assert live.run("echo")["status"] == "ok"
+
+
+def answers(path: Path) -> bool:
+    with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(path))) as client:
+        return client.get("http://localhost/healthz").status_code == 200
+
+
+def test_a_second_daemon_leaves_the_socket_of_the_first_where_it_is(daemon: Make, tmp_path: Path) -> None:
+    path = tmp_path / "door.sock"
+    config = {"server": {"unix_socket": str(path)}}
+    one = daemon(start=False, config=config)
+    one.launch()
+    wait_until(lambda: "ready" in one.log)
+    assert (one.state_dir / "address").read_text() == f"unix:{path}\n"
+    for state_dir, code in ((one.state_dir, 75), (tmp_path / "elsewhere", 70)):
+        done = latticed("serve", "--config", str(one.config_file), "--state-dir", str(state_dir),
+                        PYTHONPATH=one.environment["PYTHONPATH"])  # fmt: skip
+        assert (done.returncode, answers(path)) == (code, True), done.stderr
+    assert complaint(done) == f"latticed: cannot listen on {path}: another process does"
+
+
+def test_of_what_lies_in_the_way_of_a_socket_only_a_dead_daemons_own_goes(daemon: Make, tmp_path: Path) -> None:
+    path = tmp_path / "door.sock"
+    path.write_text("precious")
+    one = daemon(start=False, config={"server": {"unix_socket": str(path)}})
+    assert one.launch().wait_exit() == 70
+    assert path.read_text() == "precious"
+    path.unlink()
+    for _ in range(2):
+        one.launch()
+        wait_until(lambda: (one.state_dir / "address").exists())
+        assert answers(path)
+        one.kill()
+        assert path.is_socket()
 
 
 def test_a_port_that_is_taken_ends_it_with_70_and_a_line(daemon: Make) -> None:
@@ -251,6 +287,12 @@ def test_a_token_is_made_while_the_daemon_runs_and_opens_what_it_should(live: Da
     who = httpx2.get(f"{live.url}/v1/whoami", headers=headers).json()
     assert who["role"] == "viewer"
     assert made["token"] not in live.log
+
+
+def test_a_token_of_a_workspace_that_is_not_there_is_not_found(live: Daemon) -> None:
+    options = ("--config", str(live.config_file), "--state-dir", str(live.state_dir), "--role", "viewer")
+    done = latticed("token", "create", "--workspace", "nope", *options, PYTHONPATH=live.environment["PYTHONPATH"])
+    assert (done.returncode, complaint(done)) == (4, "latticed: there is no workspace 'nope'")
 
 
 def test_a_token_is_printed_alone_for_a_script_to_take(live: Daemon) -> None:
