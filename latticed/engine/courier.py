@@ -82,11 +82,14 @@ class Courier(Loop):
 
     async def tick(self) -> float:
         """Finds addressees that nobody has woken, and gives up what nobody can send."""
-        for key in await self.store.pending_hooks():
+        waiting = await self.store.pending_hooks()
+        for key in waiting:
             self.look(key)
-        given_up = await self.store.give_up_deliveries(self.clock.now() - int(DAY_SECONDS * 1e6))
-        if given_up:
-            log.warning("deliveries_given_up", deliveries=given_up)
+        index = self.hooks.index
+        if unsent := [key for key in waiting if (hook := index.find(key)) is None or not hook.table.enabled]:
+            given_up = await self.store.give_up_deliveries(unsent, self.clock.now() - int(DAY_SECONDS * 1e6))
+            if given_up:
+                log.warning("deliveries_given_up", deliveries=given_up)
         if self._rest is not None:
             await self._rest()
         return LOOK_SECONDS

@@ -110,9 +110,10 @@ class HooksSide(EngineSide):
         hit("deliver.recorded")
         return disabled
 
-    async def give_up_deliveries(self, before: int) -> int:
-        """Gives up what has been due since before then and was not sent, since its hook is disabled or not there."""
-        late = (_D.due_at.is_not(None), _D.due_at < before)
+    async def give_up_deliveries(self, hooks: Collection[str], before: int) -> int:
+        """Gives up what has been due since before then and was not sent, since its hook is one of these, which are
+        disabled or not there."""
+        late = (_D.hook.in_(sorted(hooks)), _D.due_at.is_not(None), _D.due_at < before)
         if not await self.read(select(_D.id).where(*late).limit(1)):
             return 0
 
