@@ -14,6 +14,7 @@ import structlog
 
 from latticed.clock import Clock, to_text
 from latticed.engine.loop import AFTER_FAILURE_SECONDS, Loop
+from latticed.engine.patience import Asked, TooLate
 from latticed.errors import Unavailable
 from latticed.failpoints import hit
 from latticed.models import hooks as model
@@ -252,26 +253,12 @@ class Addressee:
         told = model.payload(hook, due.workspace, due.run, **subject)
         occasion = Occasion(due.id, due.workspace, due.run_id, due.created_at)
         began = clock.monotonic()
-        failure: HookFailed | None = None
-        status, detail, output = "ok", "", ""
-        limit = asyncio.timeout(hook.table.timeout_seconds)
-        try:
-            async with limit:
-                output = (await self._courier.hooks.ask(hook, orjson.dumps(told), occasion)).output
-        except HookFailed as error:
-            failure, output = error, error.output
-            status, detail = "error", str(error)
-        except BaseException as error:  # A hook's own SystemExit, too: it does not end the daemon.
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise
-            if limit.expired() and isinstance(error, TimeoutError):
-                status, detail = "timeout", f"no answer within {hook.table.timeout_seconds:g} s"
-            else:
-                log.info("hook_raised", hook=hook.name, delivery=due.id, exc_info=error)
-                status, detail = "error", f"{type(error).__name__}: {error}"
+        answer = await Asked(self._courier.hooks, hook, orjson.dumps(told), occasion).answer()
         duration = round((clock.monotonic() - began) * 1000, 3)
-        return self._outcome(hook, due, status, detail, output, duration, failure)
+        if isinstance(answer, HookFailed):
+            status = "timeout" if isinstance(answer, TooLate) else "error"
+            return self._outcome(hook, due, status, str(answer), answer.output, duration, answer)
+        return self._outcome(hook, due, "ok", "", answer.output, duration)
 
     def _outcome(
         self, hook: HookSpec, due: Due, status: str, detail: str, output: str, duration_ms: float,

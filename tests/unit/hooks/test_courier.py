@@ -76,7 +76,8 @@ class Hooks:
     def queues(self) -> Collection[str]:
         return ()
 
-    async def ask(self, hook: HookSpec, payload: bytes, occasion: Occasion) -> Answer:
+    async def ask(self, hook: HookSpec, payload: bytes, occasion: Occasion, begun: Callable[[], None]) -> Answer:
+        begun()
         self.asked.append(occasion.delivery_id)
         answer = self.ask_one(occasion)
         given: Answer = await answer if asyncio.iscoroutine(answer) else answer
@@ -176,7 +177,7 @@ async def test_what_cannot_be_recorded_is_sent_again_but_not_in_a_hurry(started:
     ("misdeed", "status", "detail"),
     [
         (lambda occasion: asyncio.Event().wait(), "timeout", "no answer within 0.05 s"),
-        (lambda occasion: exec("raise asyncio.CancelledError"), "error", "CancelledError: "),
+        (lambda occasion: exec("raise asyncio.CancelledError"), "error", "it cancelled itself"),
         (lambda occasion: exec("raise SystemExit(3)"), "error", "SystemExit: 3"),
         (lambda occasion: exec("raise TimeoutError('mine')"), "error", "TimeoutError: mine"),
         (lambda occasion: exec("raise ValueError('x' * 9999)"), "error", "ValueError: " + "x" * 488),
