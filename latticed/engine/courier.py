@@ -8,6 +8,7 @@ that whatever a crash cuts short is sent again, under the same id. Outcomes are 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import orjson
 import structlog
@@ -19,7 +20,7 @@ from latticed.errors import Unavailable
 from latticed.failpoints import hit
 from latticed.models import hooks as model
 from latticed.models.deliveries import DAY_SECONDS, RETRY_SECONDS, Due, Sent, Undelivered
-from latticed.models.hooks import HookFailed, HookSpec, Occasion
+from latticed.models.hooks import HookFailed, HookSpec, Occasion, WebhookHook
 from latticed.models.records import Commit
 from latticed.outbox import Outbox
 from latticed.ports import Hooks
@@ -160,8 +161,8 @@ class Addressee:
         self._courier = courier
         self._taken: set[str] = set()
         """What was read and is not recorded yet."""
-        self._held_until = 0
-        """The receiver wants to be left alone until then."""
+        self._held_until, self._held_url = 0, ""
+        """The receiver at that address wants to be left alone until then."""
         self._slots: asyncio.Semaphore | None = None
         self.task = asyncio.get_running_loop().create_task(self._run(), name=f"Addressee {key}")
 
@@ -203,7 +204,7 @@ class Addressee:
         hook = courier.hooks.index.find(self.key)
         if hook is None or not hook.table.enabled or courier.pausing:
             return LOOK_SECONDS
-        if now < self._held_until:
+        if self._is_held(hook, now):
             return (self._held_until - now) / 1e6
         at_once = CONCURRENCY[hook.sort]
         if len(self._taken) > at_once:
@@ -234,8 +235,7 @@ class Addressee:
                 hook = self._courier.hooks.index.find(self.key)
                 if hook is None or not hook.table.enabled or self._courier.pausing:
                     return  # It stays pending, or was settled by whoever took the hook away.
-                now = self._courier.clock.now()
-                if now < self._held_until:
+                if self._is_held(hook, self._courier.clock.now()):
                     return
                 sent = await self._send(hook, due)
             hit("deliver.answered")
@@ -245,10 +245,15 @@ class Addressee:
             if not reported:
                 self.free(due.id)
 
+    def _is_held(self, hook: HookSpec, now: int) -> bool:
+        return now < self._held_until and isinstance(hook.table, WebhookHook) and hook.table.url == self._held_url
+
     async def _send(self, hook: HookSpec, due: Due) -> Sent:
         clock = self._courier.clock
         if due.run is None:
             return self._outcome(hook, due, "skipped", "its run is gone", "", 0.0)
+        if hook.point != due.point:
+            hook = replace(hook, table=hook.table.model_copy(update={"point": due.point}))
         subject = {} if due.event is None else {"event": due.event}
         told = model.payload(hook, due.workspace, due.run, **subject)
         occasion = Occasion(due.id, due.workspace, due.run_id, due.created_at)
@@ -282,7 +287,7 @@ class Addressee:
     def _again(self, hook: HookSpec, status: str, attempts: int, failure: HookFailed | None) -> float | None:
         """After how many seconds it is tried again; None: it is not. Only what goes over a network is: a hook of this
         machine that fails has been asked, and has answered."""
-        if hook.sort != "webhook" or status not in ("error", "timeout"):
+        if not isinstance(hook.table, WebhookHook) or status not in ("error", "timeout"):
             return None
         asked = 0.0
         if isinstance(failure, Undelivered):
@@ -290,7 +295,7 @@ class Addressee:
                 return None
             if failure.retry_seconds is not None:
                 asked = min(failure.retry_seconds, DAY_SECONDS)
-                self._held_until = self._courier.clock.now() + int(asked * 1e6)
+                self._held_until, self._held_url = self._courier.clock.now() + int(asked * 1e6), hook.table.url
         pauses = self._courier.retry_seconds
         if attempts > len(pauses):
             return None

@@ -27,7 +27,7 @@ _SIZE = (
     + func.coalesce(func.length(details.c.output), 0)
     + func.coalesce(func.length(events.c.data), 0)
 )
-_HEAD = ("id", "workspace", "hook", "run_id", "attempts", "created_at", "position", "due_at")
+_HEAD = ("id", "workspace", "hook", "point", "run_id", "attempts", "created_at", "position", "due_at")
 _FIRST = (
     select(*(_D[name] for name in _HEAD))
     .where(
@@ -270,6 +270,6 @@ def _due(row: Any) -> Due:
         data = row["data"].encode()
         told = EventRecord(run_id, row["seq"], row["d_position"], row["type"], "", "", row["at"], data).view()
     return Due(
-        row["d_id"], row["d_workspace"], row["d_hook"], run_id, row["d_attempts"], row["d_created_at"], run,
-        row["kind"] or "agent", told,
+        row["d_id"], row["d_workspace"], row["d_hook"], row["d_point"], run_id, row["d_attempts"], row["d_created_at"],
+        run, row["kind"] or "agent", told,
     )  # fmt: skip

@@ -56,3 +56,19 @@ def test_what_nobody_can_send_is_given_up_after_a_day(daemon: Make, receiver: Re
     told = {each["hook"]: (each["status"], each["detail"]) for each in deliveries(one, run_id)}
     reason = "for a day its hook was disabled, or not there"
     assert told == {"there": ("ok", None), "off": ("dead", reason), "gone": ("dead", reason)}
+
+
+def test_what_waits_is_sent_as_what_it_was_and_where_its_hook_leads_now(daemon: Make, receiver: Receiver) -> None:
+    receiver.behaviour = lambda request, channel: plain(503, b"", "Retry-After: 3600")
+    other = Receiver()
+    one = daemon(config={"webhooks": ALLOWED})
+    one.client.post(one.path("hooks"), json={"name": "mine", "point": "post_run", "url": receiver.url})
+    run_id = one.run("echo")["id"]
+    kept = wait_until(lambda: [each for each in deliveries(one, run_id) if each["attempts"]])[0]
+    change = {"point": "pre_tool", "url": other.url}
+    assert one.client.patch(one.path("hooks/mine"), json=change).status_code == 200
+    assert one.client.post(one.path(f"hooks/deliveries/{kept['id']}/redeliver")).status_code == 202
+    [request] = wait_until(lambda: other.about(run_id))
+    assert (request.event["type"], request.event["data"]["point"]) == ("latticed.run.finished", "post_run")
+    assert delivery(one, run_id, "mine", "ok")["id"] == request.id
+    other.close()

@@ -20,7 +20,8 @@ Ask = Callable[[str], Any]
 
 
 def due(number: int, hook: str = "notify") -> Due:
-    return Due(f"dlv_{number}", "default", hook, f"run_{number}", 0, 1, {"id": f"run_{number}"}, "agent", None)
+    run = {"id": f"run_{number}"}
+    return Due(f"dlv_{number}", "default", hook, "post_run", f"run_{number}", 0, 1, run, "agent", None)
 
 
 class MemoryOutbox:
