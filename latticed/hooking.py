@@ -10,7 +10,7 @@ from latticed import ids
 from latticed.clock import to_text
 from latticed.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from latticed.hooks.registry import Registry
-from latticed.models.hooks import CommandHook, DeliveryRow, HookSpec, PythonHook, WebhookHook
+from latticed.models.hooks import CHANGEABLE, CommandHook, DeliveryRow, HookSpec, PythonHook, WebhookHook
 from latticed.models.people import Principal
 from latticed.models.records import Once
 from latticed.models.registering import HookPatch, HookRequest
@@ -99,7 +99,8 @@ class Hooking(ABC):
     async def update_hook(
         self, workspace: str, ref: str, patch: HookPatch, principal: Principal
     ) -> dict[str, Any]:  # fmt: skip
-        """Makes a registered hook another; what it waits to be sent goes where it leads from now on.
+        """Makes a registered hook another; what it waits to be sent goes where it leads from now on. As
+        models.registering.Hook, with the key of its signatures if its secret was taken away.
 
         Raises:
             NotFound: no such hook in this workspace.
@@ -109,8 +110,11 @@ class Hooking(ABC):
         old, _ = await self._find_hook(workspace, ref)
         hook_id = self._need_registered(old)
         assert isinstance(old.table, WebhookHook)
+        given = {**old.table.model_dump(), "name": old.name, **patch.changes}
+        if (given["point"] in CHANGEABLE) is not old.judges:
+            given["on_error"] = patch.on_error  # What held where it only was told is no word about where it judges.
         try:
-            request = HookRequest.model_validate({**old.table.model_dump(), "name": old.name, **patch.changes})
+            request = HookRequest.model_validate(given)
         except ValidationError as error:
             raise _wrong(error) from None
         hook = HookSpec(request.name, self._in(workspace, request), hook_id, workspace)
@@ -118,7 +122,10 @@ class Hooking(ABC):
         await self._hooks_store.change_hook(workspace, hook_id, hook.name, request.spec, principal)
         self._hooks.put(hook)
         hook, row = await self._find_hook(workspace, hook_id)
-        return self._view(workspace, hook, row)
+        view = self._view(workspace, hook, row)
+        if old.table.secret is not None:
+            view["signing_secret"] = self._receivers.signing_secret(hook)
+        return view
 
     async def delete_hook(self, workspace: str, ref: str, principal: Principal) -> None:
         """Removes a registered hook; it is told nothing more.
