@@ -81,11 +81,13 @@ class Hooking(ABC):
         Raises:
             Invalid: its URL may not be called, or its secret is not there.
             Conflict: there is a hook of that name; or the key was used with another body.
+            Forbidden: it names a secret, for a token of one workspace.
             Unavailable: draining, or the store is away.
         """
         if self.draining:
             raise Unavailable("the daemon is stopping and takes no new hooks; try again when it is back")
         await self._need_workspace(workspace)
+        _may_sign(principal, request)
         hook = HookSpec(request.name, self._in(workspace, request), ids.new(ids.HOOK), workspace)
         await self._check(hook)
         hook_id, replayed = await self._hooks_store.add_hook(
@@ -105,6 +107,7 @@ class Hooking(ABC):
         Raises:
             NotFound: no such hook in this workspace.
             Conflict: it is one of the configuration file, or the new name is another's.
+            Forbidden: it would sign with a secret, for a token of one workspace.
             Invalid: what it would be cannot be.
         """
         old, _ = await self._find_hook(workspace, ref)
@@ -117,6 +120,8 @@ class Hooking(ABC):
             request = HookRequest.model_validate(given)
         except ValidationError as error:
             raise _wrong(error) from None
+        if (request.secret, request.url) != (old.table.secret, old.table.url):
+            _may_sign(principal, request)
         hook = HookSpec(request.name, self._in(workspace, request), hook_id, workspace)
         await self._check(hook, url=request.url != old.table.url)
         await self._hooks_store.change_hook(workspace, hook_id, hook.name, request.spec, principal)
@@ -297,6 +302,18 @@ class Hooking(ABC):
 def _made_up() -> Invalid:
     message = "this cursor was made up; use next_cursor of an earlier page"
     return Invalid(message, [{"loc": ["query", "cursor"], "msg": message}])
+
+
+def _may_sign(principal: Principal, request: HookRequest) -> None:
+    """Secrets are the daemon's: whoever may name one learns that it is there, and has it sign what is sent to him.
+
+    Raises:
+        Forbidden: one is named, for a token of one workspace.
+    """
+    if request.secret is not None and principal.workspace != EVERYWHERE:
+        raise Forbidden(
+            "a secret is named by tokens for all workspaces; without one the daemon makes a key for the hook"
+        )
 
 
 def _wrong(error: ValidationError) -> Invalid:

@@ -60,3 +60,23 @@ def test_one_whose_secret_is_taken_away_shows_the_key_that_signs_now(one: Daemon
     run_id = one.run("echo")["id"]
     [request] = wait_until(lambda: receiver.about(run_id))
     assert Webhook(key).verify(request.body, request.headers)["subject"] == run_id
+
+
+def test_a_secret_of_the_daemon_is_not_for_the_admin_of_one_workspace(one: Daemon, receiver: Receiver) -> None:
+    register(one, receiver, "signed", secret="secret:notify")
+    token = one.client.post(one.path("tokens"), json={"role": "admin"}).json()["token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    body = {"point": "post_run", "url": receiver.url}
+
+    def answer(method: str, tail: str, **json: Any) -> int:
+        return one.stranger.request(method, one.path(f"hooks{tail}"), json=json, headers=headers).status_code
+
+    assert answer("POST", "", name="plain", **body) == 201
+    for secret in ("secret:notify", "secret:nobody"):  # And whether it is there is not told.
+        assert answer("POST", "", name="mine", secret=secret, **body) == 403
+        assert answer("PATCH", "/plain", secret=secret) == 403
+    assert answer("PATCH", "/signed", url=receiver.url + "/elsewhere") == 403
+    assert answer("PATCH", "/signed", order=3, enabled=False) == 200
+    assert answer("PATCH", "/signed", secret=None) == 200
+    assert answer("PATCH", "/signed", secret="secret:notify") == 403
+    assert answer("PATCH", "/signed", url=receiver.url + "/elsewhere") == 200
