@@ -86,7 +86,7 @@ class Daemon:
         self.metrics = Metrics()
         self.registry = plugins.Registry(_load_agents(config))
         self.threads = Threads(config.runs.threads)
-        self.hooks = HookParts(config, store, clock, self.registry.queues)
+        self.hooks = HookParts(config, store, clock, self.registry.queues, self.metrics)
         admission = Admission(self.registry, clock)
         removed = self.removed = set[str]()
         self.limits = Limits(

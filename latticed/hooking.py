@@ -10,7 +10,7 @@ from latticed import ids
 from latticed.clock import to_text
 from latticed.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from latticed.hooks.registry import Registry
-from latticed.models.hooks import CommandHook, DeliveryRow, HookSpec, PythonHook, WebhookHook
+from latticed.models.hooks import CHANGEABLE, CommandHook, DeliveryRow, HookSpec, PythonHook, WebhookHook
 from latticed.models.people import Principal
 from latticed.models.records import Once
 from latticed.models.registering import HookPatch, HookRequest
@@ -81,11 +81,13 @@ class Hooking(ABC):
         Raises:
             Invalid: its URL may not be called, or its secret is not there.
             Conflict: there is a hook of that name; or the key was used with another body.
+            Forbidden: it names a secret, for a token of one workspace.
             Unavailable: draining, or the store is away.
         """
         if self.draining:
             raise Unavailable("the daemon is stopping and takes no new hooks; try again when it is back")
         await self._need_workspace(workspace)
+        _may_sign(principal, request)
         hook = HookSpec(request.name, self._in(workspace, request), ids.new(ids.HOOK), workspace)
         await self._check(hook)
         hook_id, replayed = await self._hooks_store.add_hook(
@@ -99,26 +101,36 @@ class Hooking(ABC):
     async def update_hook(
         self, workspace: str, ref: str, patch: HookPatch, principal: Principal
     ) -> dict[str, Any]:  # fmt: skip
-        """Makes a registered hook another; what it waits to be sent goes where it leads from now on.
+        """Makes a registered hook another; what it waits to be sent goes where it leads from now on. As
+        models.registering.Hook, with the key of its signatures if its secret was taken away.
 
         Raises:
             NotFound: no such hook in this workspace.
             Conflict: it is one of the configuration file, or the new name is another's.
+            Forbidden: it would sign with a secret, for a token of one workspace.
             Invalid: what it would be cannot be.
         """
         old, _ = await self._find_hook(workspace, ref)
         hook_id = self._need_registered(old)
         assert isinstance(old.table, WebhookHook)
+        given = {**old.table.model_dump(), "name": old.name, **patch.changes}
+        if (given["point"] in CHANGEABLE) is not old.judges:
+            given["on_error"] = patch.on_error  # What held where it only was told is no word about where it judges.
         try:
-            request = HookRequest.model_validate({**old.table.model_dump(), "name": old.name, **patch.changes})
+            request = HookRequest.model_validate(given)
         except ValidationError as error:
             raise _wrong(error) from None
+        if (request.secret, request.url) != (old.table.secret, old.table.url):
+            _may_sign(principal, request)
         hook = HookSpec(request.name, self._in(workspace, request), hook_id, workspace)
         await self._check(hook, url=request.url != old.table.url)
         await self._hooks_store.change_hook(workspace, hook_id, hook.name, request.spec, principal)
         self._hooks.put(hook)
         hook, row = await self._find_hook(workspace, hook_id)
-        return self._view(workspace, hook, row)
+        view = self._view(workspace, hook, row)
+        if old.table.secret is not None:
+            view["signing_secret"] = self._receivers.signing_secret(hook)
+        return view
 
     async def delete_hook(self, workspace: str, ref: str, principal: Principal) -> None:
         """Removes a registered hook; it is told nothing more.
@@ -290,6 +302,18 @@ class Hooking(ABC):
 def _made_up() -> Invalid:
     message = "this cursor was made up; use next_cursor of an earlier page"
     return Invalid(message, [{"loc": ["query", "cursor"], "msg": message}])
+
+
+def _may_sign(principal: Principal, request: HookRequest) -> None:
+    """Secrets are the daemon's: whoever may name one learns that it is there, and has it sign what is sent to him.
+
+    Raises:
+        Forbidden: one is named, for a token of one workspace.
+    """
+    if request.secret is not None and principal.workspace != EVERYWHERE:
+        raise Forbidden(
+            "a secret is named by tokens for all workspaces; without one the daemon makes a key for the hook"
+        )
 
 
 def _wrong(error: ValidationError) -> Invalid:

@@ -30,8 +30,8 @@ class Outbox(Protocol):
         are disabled from now on, since their receivers want no more."""
         ...
 
-    async def give_up_deliveries(self, before: int) -> int:
-        """Gives up what has been due since before then; how many."""
+    async def give_up_deliveries(self, hooks: Collection[str], before: int) -> int:
+        """Gives up what has been due since before then for these hooks, to which nothing is sent; how many."""
         ...
 
 

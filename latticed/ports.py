@@ -1,7 +1,7 @@
 """What the engine and the facade need of the outside, and what each guarantees."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from latticed.errors import Busy
@@ -362,8 +362,11 @@ class Hooks(Protocol):
         """The queues that a run can be put into."""
         ...
 
-    async def ask(self, hook: HookSpec, payload: bytes, occasion: Occasion) -> HookAnswer:
-        """Asks a hook once. The caller keeps the time and cancels what takes too long.
+    async def ask(
+        self, hook: HookSpec, payload: bytes, occasion: Occasion, begun: Callable[[], None]
+    ) -> HookAnswer:  # fmt: skip
+        """Asks a hook once; `begun` is called when its turn has come. The caller keeps the time from then on, and
+        cancels what takes too long.
 
         Raises:
             HookFailed: it gave no answer that can be used.

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from latticed import Block
 from tests.agents_that_end import leave, pause
+from tests.wait import wait_until
 
 if TYPE_CHECKING:
     from latticed import Context
@@ -130,6 +132,21 @@ async def deaf(payload: Payload) -> None:
         await asyncio.Event().wait()
     except asyncio.CancelledError:
         await pause(5)
+
+
+async def stubborn(payload: Payload) -> None:
+    """Swallows every cancellation, for ever."""
+    leave(payload["run"]["inputs"], f"{payload['run']['id']} hangs")
+    while True:
+        with suppress(BaseException):
+            await asyncio.Event().wait()
+
+
+def hold(payload: Payload) -> None:
+    """Blocks a thread until there is the file that the input `release` names."""
+    inputs = payload["run"]["inputs"]
+    leave(inputs, f"{payload['run']['id']} holds")
+    wait_until(lambda: os.path.exists(inputs["release"]), 120)
 
 
 def hang_in_thread(payload: Payload) -> None:

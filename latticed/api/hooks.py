@@ -26,7 +26,7 @@ async def get_hook(call: Call[HookQuery, None]) -> Reply:
 
 
 async def update_hook(call: Call[NoQuery, HookPatch]) -> Reply:
-    """Changes what is given of a registered hook. Those of the configuration file are changed there."""
+    """Changes a registered hook. One whose secret is taken away gets a key, which is shown this once."""
     return json_reply(
         200, await call.lattice.update_hook(call.workspace, call.params["hook"], call.body, call.principal)
     )

@@ -20,6 +20,7 @@ from latticed.engine.entry import current_branch
 from latticed.engine.execution import Execution
 from latticed.engine.lasting import unbroken
 from latticed.engine.outcomes import Blocked, Moved, to_json
+from latticed.engine.patience import Asked, TooLate
 from latticed.errors import Cancelled, RunError, Suspended
 from latticed.failpoints import hit
 from latticed.models import hooks as model
@@ -29,8 +30,6 @@ from latticed.models.records import Beside, NewEvent, StepRecord, event
 from latticed.models.views import seized_view
 from latticed.ports import Hooks, Store
 
-LET_GO_SECONDS = 1.0
-"""How long a hook that took too long gets to be gone before its run goes on, or ends, without it."""
 SUBJECTS = {"pre_tool": "tool", "post_tool": "tool", "pre_node": "node", "post_node": "node"}
 
 
@@ -196,18 +195,17 @@ class Chain:
         said = _Said(hook, occasion, about)
         began = self._clock.monotonic()
         hit("hook.before")
-        task = asyncio.create_task(self._answer(hook, orjson.dumps(payload), occasion))
-        x.asking.add(task)
-        cancelled = False
+        asked = Asked(self._hooks, hook, orjson.dumps(payload), occasion)
+        x.asking.add(asked)
+        cancelled, answer = False, None
         try:
-            await _over(task, hook.table.timeout_seconds)
+            answer = await asked.answer()
         except asyncio.CancelledError:
             cancelled = True
-            task.cancel()
         finally:
-            x.asking.discard(task)
+            x.asking.discard(asked)
         said.duration_ms = round((self._clock.monotonic() - began) * 1000, 3)
-        if cancelled or (task.done() and task.cancelled() and (x.stopping or x.draining or x.ended)):
+        if answer is None or asked.cut:
             why = "to end" if x.stopping else "given back" if x.draining else "not to wait for it"
             said.status, said.detail = "skipped", f"cut short: its run is {why}"
             now = self._clock.now()
@@ -215,25 +213,9 @@ class Chain:
             if cancelled:
                 raise asyncio.CancelledError
             raise Suspended if x.draining and not x.stopping else Cancelled
-        if not task.done():
-            said.status, said.detail = "timeout", f"no answer within {hook.table.timeout_seconds:g} s"
-            task.cancel()
-            await _over(task, LET_GO_SECONDS)
-        else:
-            self._take(x, said, HookFailed("it cancelled itself") if task.cancelled() else task.result())
+        self._take(x, said, answer)
         hit("hook.answered")
         return said
-
-    async def _answer(self, hook: HookSpec, payload: bytes, occasion: Occasion) -> Answer | HookFailed:
-        """Whatever a hook raises is its failure, be it a SystemExit."""
-        try:
-            return await self._hooks.ask(hook, payload, occasion)
-        except asyncio.CancelledError:
-            raise
-        except HookFailed as failed:
-            return failed
-        except BaseException as error:
-            return HookFailed(f"{type(error).__name__}: {error}")
 
     def _take(self, x: Execution, said: _Said, answer: Answer | HookFailed) -> None:
         said.output = model.clip_end(answer.output, model.OUTPUT_CHARS)
@@ -249,7 +231,8 @@ class Chain:
                 if said.changes:
                     said.detail = f"changed {', '.join(said.changes)}"
         except HookFailed as failed:
-            said.status, said.detail = "error", model.clip(str(failed), model.DETAIL_CHARS)
+            said.status = "timeout" if isinstance(failed, TooLate) else "error"
+            said.detail = model.clip(str(failed), model.DETAIL_CHARS)
 
     def _validated(self, x: Execution, point: str, changes: Any) -> dict[str, Any]:
         """The changes as the run gets them.
@@ -297,24 +280,6 @@ class Chain:
         if await x.commit(steps=[record], events=[told], columns=columns, beside=beside) is None:
             raise Cancelled
         hit("hook.after")
-
-
-async def _over(task: "asyncio.Task[Any]", seconds: float) -> None:
-    """Returns once a task is done, or after so many seconds: as asyncio.wait of one, at half the cost."""
-    loop = asyncio.get_running_loop()
-    over = loop.create_future()
-
-    def end(_: object = None) -> None:
-        if not over.done():
-            over.set_result(None)
-
-    timer = loop.call_later(seconds, end)
-    task.add_done_callback(end)
-    try:
-        await over
-    finally:
-        timer.cancel()
-        task.remove_done_callback(end)
 
 
 @cache

@@ -8,17 +8,19 @@ that whatever a crash cuts short is sent again, under the same id. Outcomes are 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import orjson
 import structlog
 
 from latticed.clock import Clock, to_text
 from latticed.engine.loop import AFTER_FAILURE_SECONDS, Loop
+from latticed.engine.patience import Asked, TooLate
 from latticed.errors import Unavailable
 from latticed.failpoints import hit
 from latticed.models import hooks as model
 from latticed.models.deliveries import DAY_SECONDS, RETRY_SECONDS, Due, Sent, Undelivered
-from latticed.models.hooks import HookFailed, HookSpec, Occasion
+from latticed.models.hooks import HookFailed, HookSpec, Occasion, WebhookHook
 from latticed.models.records import Commit
 from latticed.outbox import Outbox
 from latticed.ports import Hooks
@@ -82,11 +84,14 @@ class Courier(Loop):
 
     async def tick(self) -> float:
         """Finds addressees that nobody has woken, and gives up what nobody can send."""
-        for key in await self.store.pending_hooks():
+        waiting = await self.store.pending_hooks()
+        for key in waiting:
             self.look(key)
-        given_up = await self.store.give_up_deliveries(self.clock.now() - int(DAY_SECONDS * 1e6))
-        if given_up:
-            log.warning("deliveries_given_up", deliveries=given_up)
+        index = self.hooks.index
+        if unsent := [key for key in waiting if (hook := index.find(key)) is None or not hook.table.enabled]:
+            given_up = await self.store.give_up_deliveries(unsent, self.clock.now() - int(DAY_SECONDS * 1e6))
+            if given_up:
+                log.warning("deliveries_given_up", deliveries=given_up)
         if self._rest is not None:
             await self._rest()
         return LOOK_SECONDS
@@ -156,8 +161,8 @@ class Addressee:
         self._courier = courier
         self._taken: set[str] = set()
         """What was read and is not recorded yet."""
-        self._held_until = 0
-        """The receiver wants to be left alone until then."""
+        self._held_until, self._held_url = 0, ""
+        """The receiver at that address wants to be left alone until then."""
         self._slots: asyncio.Semaphore | None = None
         self.task = asyncio.get_running_loop().create_task(self._run(), name=f"Addressee {key}")
 
@@ -199,7 +204,7 @@ class Addressee:
         hook = courier.hooks.index.find(self.key)
         if hook is None or not hook.table.enabled or courier.pausing:
             return LOOK_SECONDS
-        if now < self._held_until:
+        if self._is_held(hook, now):
             return (self._held_until - now) / 1e6
         at_once = CONCURRENCY[hook.sort]
         if len(self._taken) > at_once:
@@ -230,8 +235,7 @@ class Addressee:
                 hook = self._courier.hooks.index.find(self.key)
                 if hook is None or not hook.table.enabled or self._courier.pausing:
                     return  # It stays pending, or was settled by whoever took the hook away.
-                now = self._courier.clock.now()
-                if now < self._held_until:
+                if self._is_held(hook, self._courier.clock.now()):
                     return
                 sent = await self._send(hook, due)
             hit("deliver.answered")
@@ -241,34 +245,25 @@ class Addressee:
             if not reported:
                 self.free(due.id)
 
+    def _is_held(self, hook: HookSpec, now: int) -> bool:
+        return now < self._held_until and isinstance(hook.table, WebhookHook) and hook.table.url == self._held_url
+
     async def _send(self, hook: HookSpec, due: Due) -> Sent:
         clock = self._courier.clock
         if due.run is None:
             return self._outcome(hook, due, "skipped", "its run is gone", "", 0.0)
+        if hook.point != due.point:
+            hook = replace(hook, table=hook.table.model_copy(update={"point": due.point}))
         subject = {} if due.event is None else {"event": due.event}
         told = model.payload(hook, due.workspace, due.run, **subject)
         occasion = Occasion(due.id, due.workspace, due.run_id, due.created_at)
         began = clock.monotonic()
-        failure: HookFailed | None = None
-        status, detail, output = "ok", "", ""
-        limit = asyncio.timeout(hook.table.timeout_seconds)
-        try:
-            async with limit:
-                output = (await self._courier.hooks.ask(hook, orjson.dumps(told), occasion)).output
-        except HookFailed as error:
-            failure, output = error, error.output
-            status, detail = "error", str(error)
-        except BaseException as error:  # A hook's own SystemExit, too: it does not end the daemon.
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise
-            if limit.expired() and isinstance(error, TimeoutError):
-                status, detail = "timeout", f"no answer within {hook.table.timeout_seconds:g} s"
-            else:
-                log.info("hook_raised", hook=hook.name, delivery=due.id, exc_info=error)
-                status, detail = "error", f"{type(error).__name__}: {error}"
+        answer = await Asked(self._courier.hooks, hook, orjson.dumps(told), occasion).answer()
         duration = round((clock.monotonic() - began) * 1000, 3)
-        return self._outcome(hook, due, status, detail, output, duration, failure)
+        if isinstance(answer, HookFailed):
+            status = "timeout" if isinstance(answer, TooLate) else "error"
+            return self._outcome(hook, due, status, str(answer), answer.output, duration, answer)
+        return self._outcome(hook, due, "ok", "", answer.output, duration)
 
     def _outcome(
         self, hook: HookSpec, due: Due, status: str, detail: str, output: str, duration_ms: float,
@@ -292,7 +287,7 @@ class Addressee:
     def _again(self, hook: HookSpec, status: str, attempts: int, failure: HookFailed | None) -> float | None:
         """After how many seconds it is tried again; None: it is not. Only what goes over a network is: a hook of this
         machine that fails has been asked, and has answered."""
-        if hook.sort != "webhook" or status not in ("error", "timeout"):
+        if not isinstance(hook.table, WebhookHook) or status not in ("error", "timeout"):
             return None
         asked = 0.0
         if isinstance(failure, Undelivered):
@@ -300,7 +295,7 @@ class Addressee:
                 return None
             if failure.retry_seconds is not None:
                 asked = min(failure.retry_seconds, DAY_SECONDS)
-                self._held_until = self._courier.clock.now() + int(asked * 1e6)
+                self._held_until, self._held_url = self._courier.clock.now() + int(asked * 1e6), hook.table.url
         pauses = self._courier.retry_seconds
         if attempts > len(pauses):
             return None

@@ -9,6 +9,7 @@ import structlog
 from latticed.clock import Clock
 from latticed.config import RunsConfig
 from latticed.engine.journal import Journal
+from latticed.engine.patience import Asked
 from latticed.engine.threads import Threads
 from latticed.engine.waiting import Waits
 from latticed.errors import Cancelled, Suspended, Unavailable
@@ -67,7 +68,7 @@ class Execution:
         self.recoveries = claimed.row.recoveries
         self.deadline: asyncio.TimerHandle | None = None
         self.abandoned = False
-        self.asking: set[asyncio.Task[Any]] = set()
+        self.asking: set[Asked] = set()
         """What hooks are being asked at this moment; it is cut short at once where anything else ends in its time."""
         self._pending: list[NewEvent] = []
         self._shows: dict[str, Any] = {}
@@ -241,8 +242,8 @@ class Execution:
 
     def stop_asking(self) -> None:
         """Hooks that are being asked are cut short."""
-        for task in self.asking:
-            task.cancel()
+        for asked in self.asking:
+            asked.cancel()
 
     def close(self) -> None:
         """Nothing of this execution writes any more."""

@@ -11,8 +11,9 @@ from latticed.models.matching import HookIndex
 class Runner(Protocol):
     """One sort of hook."""
 
-    async def run(self, hook: HookSpec, payload: bytes, occasion: Occasion) -> Answer:
-        """Asks a hook once. The caller keeps the time and cancels what takes too long; nothing of it may survive that.
+    async def run(self, hook: HookSpec, payload: bytes, occasion: Occasion, begun: Callable[[], None]) -> Answer:
+        """Asks a hook once; `begun` is called when its turn has come. The caller keeps the time from then on, and
+        cancels what takes too long; nothing of it may survive that.
 
         Raises:
             HookFailed: it gave no answer that can be used.
@@ -39,9 +40,9 @@ class Asker:
         """The queues that a run can be put into."""
         return self._queues()
 
-    async def ask(self, hook: HookSpec, payload: bytes, occasion: Occasion) -> Answer:
+    async def ask(self, hook: HookSpec, payload: bytes, occasion: Occasion, begun: Callable[[], None]) -> Answer:
         """As Runner.run."""
         runner = self._runners.get(hook.sort)
         if runner is None:
             raise HookFailed(f"nothing here runs hooks of the sort {hook.sort!r}")
-        return await runner.run(hook, payload, occasion)
+        return await runner.run(hook, payload, occasion, begun)

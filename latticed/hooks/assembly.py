@@ -14,6 +14,7 @@ from latticed.hooks.loading import FileHooks, load_hooks
 from latticed.hooks.registry import Registry
 from latticed.hooks.signing import Keys
 from latticed.hooks.webhook import Webhooks
+from latticed.metrics import Metrics
 from latticed.models.hooks import HookSpec
 from latticed.outbox import Outbox
 from latticed.secrets import Secrets
@@ -30,10 +31,13 @@ class HookParts:
         ConfigError: a function or a secret is missing.
     """
 
-    def __init__(self, config: Config, store: Outbox, clock: Clock, queues: Callable[[], Collection[str]]) -> None:
+    def __init__(
+        self, config: Config, store: Outbox, clock: Clock, queues: Callable[[], Collection[str]], metrics: Metrics
+    ) -> None:  # fmt: skip
         loaded = load_hooks(config)
         self.registry = Registry()
         self.functions = FunctionRunner()
+        metrics.abandoned.labels("hook").set_function(lambda: self.functions.lost)
         self.keys = Keys(config.state_dir / KEY_FILE, Secrets(config.secrets.dir))
         self.webhooks = Webhooks(self.keys, clock, _networks(config))
         runners: dict[str, Runner] = {"python": self.functions, "webhook": self.webhooks}

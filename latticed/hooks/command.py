@@ -6,7 +6,7 @@ ended, was cut short, or the daemon is gone.
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -31,7 +31,7 @@ class CommandRunner:
         self._work = state_dir.absolute() / "hooks"
         self._starting = asyncio.Semaphore(STARTING)
 
-    async def run(self, hook: HookSpec, payload: bytes, occasion: Occasion) -> Answer:
+    async def run(self, hook: HookSpec, payload: bytes, occasion: Occasion, begun: Callable[[], None]) -> Answer:
         """Asks a hook once. Exit status 0 is an answer, and only with it is stdout read as one."""
         table = hook.table
         assert isinstance(table, CommandHook)
@@ -46,6 +46,7 @@ class CommandRunner:
         reading: list[asyncio.Task[None]] = []
         try:
             async with self._starting:
+                begun()
                 with _readable(payload) as stdin:
                     program = Program(table.argv, environment, directory, occasion.run_id, stdin)
                 await program.started()

@@ -2,6 +2,8 @@
 
 import asyncio
 import inspect
+import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -16,7 +18,9 @@ from latticed.models.hooks import Answer, HookFailed, HookSpec, Occasion, Python
 from latticed.plugins import BadPlugin, load_dotted
 
 THREADS = 32
-"""Plain functions at work at once; none of the threads that agents use."""
+"""Plain functions at work at once; in none of the threads that agents use."""
+MOST_LOST = 8
+"""So many calls of one function that have not come back are enough: no more are made until one has."""
 
 log = structlog.get_logger()
 
@@ -46,24 +50,33 @@ def load_function(name: str, table: PythonHook) -> Function:
 
 
 class FunctionRunner:
-    """Calls functions: an `async def` in the event loop, a plain one in a thread.
+    """Calls functions: an `async def` in the event loop, a plain one in a thread, as soon as there is a place.
 
     Each gets a payload of its own, so that nothing it does to it is seen by anybody. A thread cannot be ended from
-    outside: one that takes too long is left to itself, and its answer is not waited for.
+    outside. One that is not back when its time is over is lost: it is left to itself and another takes its place, so
+    that a function that hangs holds up no other. A few lost calls later that function is not called any more until
+    one is back.
     """
 
     def __init__(self, threads: int = THREADS) -> None:
         self.functions: Mapping[str, Function] = {}
         """By the hook's key; a reload puts another in its place."""
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="hook")
+        self._places = asyncio.Semaphore(threads)
+        self._threads = ThreadPoolExecutor(sys.maxsize, thread_name_prefix="hook")  # The places are its bound.
+        self._lost: Counter[str] = Counter()
 
-    async def run(self, hook: HookSpec, payload: bytes, occasion: Occasion) -> Answer:
+    @property
+    def lost(self) -> int:
+        """Calls that were given up and still hold a thread."""
+        return self._lost.total()
+
+    async def run(self, hook: HookSpec, payload: bytes, occasion: Occasion, begun: Callable[[], None]) -> Answer:
         """Asks a hook once."""
         function = self.functions.get(hook.key)
         if function is None:
             raise HookFailed("its code is not loaded")
         try:
-            returned = await self._call(function, orjson.loads(payload))
+            returned = await self._call(hook, function, orjson.loads(payload), begun)
             return Answer.of(returned) if hook.judges else Answer()
         except (asyncio.CancelledError, HookFailed):
             raise
@@ -75,14 +88,53 @@ class FunctionRunner:
         """Takes no more work and waits for nobody."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _call(self, function: Function, told: dict[str, Any]) -> Any:
+    async def _call(self, hook: HookSpec, function: Function, told: dict[str, Any], begun: Callable[[], None]) -> Any:
         if _is_async(function):
+            begun()
             return await function(told)
-        call = partial(copy_context().run, _caught, function, told)
-        value, error = await asyncio.wrap_future(self._threads.submit(call))
+        value, error = await self._in_thread(hook, partial(copy_context().run, _caught, function, told), begun)
         if error is not None:
             raise error
         return await value if inspect.isawaitable(value) else value
+
+    async def _in_thread(self, hook: HookSpec, call: Callable[[], Any], begun: Callable[[], None]) -> Any:
+        await self._places.acquire()
+        if (lost := self._lost[hook.key]) >= MOST_LOST:
+            self._places.release()
+            raise HookFailed(f"{lost} calls of it have not come back")
+        begun()
+        loop = asyncio.get_running_loop()
+        over_at = loop.time() + hook.table.timeout_seconds
+        work = asyncio.wrap_future(self._threads.submit(call))
+        place = _Place(self._places, self._lost, hook.key)
+        work.add_done_callback(place.returned)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            # Cut short, it may still be back in its time.
+            loop.call_at(over_at, place.lose)
+            raise
+
+
+class _Place:
+    """What a call in a thread takes: free again when it is back, or lost."""
+
+    def __init__(self, places: asyncio.Semaphore, lost: Counter[str], key: str) -> None:
+        self._places, self._lost, self._key = places, lost, key
+        self._back = self._is_lost = False
+
+    def returned(self, _: object) -> None:
+        self._back = True
+        if self._is_lost:
+            self._lost[self._key] -= 1
+        else:
+            self._places.release()
+
+    def lose(self) -> None:
+        if not self._back:
+            self._is_lost = True
+            self._lost[self._key] += 1
+            self._places.release()
 
 
 def _caught(function: Function, told: dict[str, Any]) -> tuple[Any, BaseException | None]:

@@ -5,7 +5,7 @@ likewise, its redirects are followed three times and judged like the first addre
 """
 
 import email.utils
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import orjson
 
@@ -94,13 +94,14 @@ class Webhooks:
         """The daemon's own key for a hook, as its receiver needs it; None if the hook has a secret of its own."""
         return self._keys.text(hook)
 
-    async def run(self, hook: HookSpec, payload: bytes, occasion: Occasion) -> Answer:
-        """Delivers once.
+    async def run(self, hook: HookSpec, payload: bytes, occasion: Occasion, begun: Callable[[], None]) -> Answer:
+        """Delivers once, at once.
 
         Raises:
             Undelivered: the receiver was not reached, or did not answer with a 2xx.
             HookFailed: it did, with what is no answer of a hook at a `pre_*` point.
         """
+        begun()
         table = hook.table
         assert isinstance(table, WebhookHook)
         body = cloud_event(hook, payload, occasion)

@@ -34,6 +34,8 @@ class Due:
     id: str
     workspace: str
     hook: str
+    point: Point
+    """Where the hook stood when this came about; it may stand elsewhere by now."""
     run_id: str
     attempts: int
     created_at: int

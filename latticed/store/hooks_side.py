@@ -27,7 +27,7 @@ _SIZE = (
     + func.coalesce(func.length(details.c.output), 0)
     + func.coalesce(func.length(events.c.data), 0)
 )
-_HEAD = ("id", "workspace", "hook", "run_id", "attempts", "created_at", "position", "due_at")
+_HEAD = ("id", "workspace", "hook", "point", "run_id", "attempts", "created_at", "position", "due_at")
 _FIRST = (
     select(*(_D[name] for name in _HEAD))
     .where(
@@ -110,9 +110,10 @@ class HooksSide(EngineSide):
         hit("deliver.recorded")
         return disabled
 
-    async def give_up_deliveries(self, before: int) -> int:
-        """Gives up what has been due since before then and was not sent, since its hook is disabled or not there."""
-        late = (_D.due_at.is_not(None), _D.due_at < before)
+    async def give_up_deliveries(self, hooks: Collection[str], before: int) -> int:
+        """Gives up what has been due since before then and was not sent, since its hook is one of these, which are
+        disabled or not there."""
+        late = (_D.hook.in_(sorted(hooks)), _D.due_at.is_not(None), _D.due_at < before)
         if not await self.read(select(_D.id).where(*late).limit(1)):
             return 0
 
@@ -269,6 +270,6 @@ def _due(row: Any) -> Due:
         data = row["data"].encode()
         told = EventRecord(run_id, row["seq"], row["d_position"], row["type"], "", "", row["at"], data).view()
     return Due(
-        row["d_id"], row["d_workspace"], row["d_hook"], run_id, row["d_attempts"], row["d_created_at"], run,
-        row["kind"] or "agent", told,
+        row["d_id"], row["d_workspace"], row["d_hook"], row["d_point"], run_id, row["d_attempts"], row["d_created_at"],
+        run, row["kind"] or "agent", told,
     )  # fmt: skip

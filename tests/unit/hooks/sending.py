@@ -69,7 +69,7 @@ def hook(url: str, point: Any = "post_run", **more: Any) -> HookSpec:
 async def send(webhooks: Webhooks, url: str, point: str = "post_run", seconds: float = 5) -> Answer:
     """One delivery, within the time that the caller keeps."""
     async with asyncio.timeout(seconds):
-        return await webhooks.run(hook(url, point), PAYLOAD, OCCASION)
+        return await webhooks.run(hook(url, point), PAYLOAD, OCCASION, lambda: None)
 
 
 async def refused(webhooks: Webhooks, url: str, seconds: float = 5) -> Undelivered:

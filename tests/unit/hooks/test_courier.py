@@ -20,7 +20,8 @@ Ask = Callable[[str], Any]
 
 
 def due(number: int, hook: str = "notify") -> Due:
-    return Due(f"dlv_{number}", "default", hook, f"run_{number}", 0, 1, {"id": f"run_{number}"}, "agent", None)
+    run = {"id": f"run_{number}"}
+    return Due(f"dlv_{number}", "default", hook, "post_run", f"run_{number}", 0, 1, run, "agent", None)
 
 
 class MemoryOutbox:
@@ -57,7 +58,7 @@ class MemoryOutbox:
             del self.waiting[each.id]
         return []
 
-    async def give_up_deliveries(self, before: int) -> int:
+    async def give_up_deliveries(self, hooks: Collection[str], before: int) -> int:
         return 0
 
     def fail(self) -> None:
@@ -76,7 +77,8 @@ class Hooks:
     def queues(self) -> Collection[str]:
         return ()
 
-    async def ask(self, hook: HookSpec, payload: bytes, occasion: Occasion) -> Answer:
+    async def ask(self, hook: HookSpec, payload: bytes, occasion: Occasion, begun: Callable[[], None]) -> Answer:
+        begun()
         self.asked.append(occasion.delivery_id)
         answer = self.ask_one(occasion)
         given: Answer = await answer if asyncio.iscoroutine(answer) else answer
@@ -176,7 +178,7 @@ async def test_what_cannot_be_recorded_is_sent_again_but_not_in_a_hurry(started:
     ("misdeed", "status", "detail"),
     [
         (lambda occasion: asyncio.Event().wait(), "timeout", "no answer within 0.05 s"),
-        (lambda occasion: exec("raise asyncio.CancelledError"), "error", "CancelledError: "),
+        (lambda occasion: exec("raise asyncio.CancelledError"), "error", "it cancelled itself"),
         (lambda occasion: exec("raise SystemExit(3)"), "error", "SystemExit: 3"),
         (lambda occasion: exec("raise TimeoutError('mine')"), "error", "TimeoutError: mine"),
         (lambda occasion: exec("raise ValueError('x' * 9999)"), "error", "ValueError: " + "x" * 488),
