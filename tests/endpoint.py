@@ -31,6 +31,7 @@ class Say:
     gate: "Gate | None" = None
     held_at: int = 0
     tokens: tuple[int, int] = (10, 5)
+    newline: str = "\n"
 
 
 class Call:
@@ -63,6 +64,18 @@ class Cut:
     """The connection is cut, after so many pieces of text."""
 
     after: int = 0
+
+
+@dataclass(frozen=True)
+class Leave:
+    """The answer ends as it should, but after so many pieces of a text that is not whole."""
+
+    after: int = 1
+
+
+@dataclass(frozen=True)
+class Endless:
+    """Text, and more text."""
 
 
 @dataclass(frozen=True)
@@ -225,6 +238,16 @@ class Endpoint:
                 _plain(writer, turn.status, json.dumps({"error": error}), turn.headers)
             case Nonsense():
                 _plain(writer, 200, turn.body, {})
+            case Leave():
+                _begin_stream(writer)
+                for _ in range(turn.after):
+                    _chunk(writer, {"content": "half a "}, None)
+                writer.write(b"0\r\n\r\n")
+            case Endless():
+                _begin_stream(writer)
+                while True:
+                    _chunk(writer, {"content": "and so on " * 100}, None)
+                    await writer.drain()
             case Hang():
                 await asyncio.Event().wait()
             case Cut():
@@ -266,16 +289,18 @@ def _begin_stream(writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
 
 
-def _chunk(writer: asyncio.StreamWriter, delta: dict[str, Any], finish: str | None, **more: Any) -> None:
+def _chunk(
+    writer: asyncio.StreamWriter, delta: dict[str, Any], finish: str | None, *, newline: str = "\n"
+) -> None:  # fmt: skip
     data = {
         "id": "c", "object": "chat.completion.chunk", "created": 1, "model": "scripted",
-        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **more,
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
     }  # fmt: skip
-    _send(writer, json.dumps(data))
+    _send(writer, json.dumps(data), newline)
 
 
-def _send(writer: asyncio.StreamWriter, data: str) -> None:
-    line = f"data: {data}\n\n".encode()
+def _send(writer: asyncio.StreamWriter, data: str, newline: str = "\n") -> None:
+    line = f"data: {data}{newline}{newline}".encode()
     writer.write(b"%x\r\n%s\r\n" % (len(line), line))
 
 
@@ -289,8 +314,8 @@ async def _stream(writer: asyncio.StreamWriter, turn: Say | Call) -> None:
             if turn.delay:
                 await writer.drain()
                 await asyncio.sleep(turn.delay)  # noqa: TID251 - a slow model is what is wanted
-            _chunk(writer, {"role": "assistant", "content": piece}, None)
-        _chunk(writer, {}, "stop")
+            _chunk(writer, {"role": "assistant", "content": piece}, None, newline=turn.newline)
+        _chunk(writer, {}, "stop", newline=turn.newline)
     else:
         _chunk(writer, {"role": "assistant", "tool_calls": _calls(turn, indexed=True)}, None)
         _chunk(writer, {}, "tool_calls")

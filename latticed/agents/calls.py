@@ -21,7 +21,7 @@ from latticed.agents import tool_hooks
 from latticed.config.modelled import ModelledBase
 from latticed.engine.context import Context
 from latticed.engine.lines import Lines
-from latticed.engine.marks import Mark, mark
+from latticed.engine.marks import Mark, mark, upcoming
 from latticed.errors import ApprovalExpired, ChildFailed, Denied, Final, Misuse, RunError, StepFailed
 from latticed.failpoints import hit
 from latticed.models.records import event
@@ -29,6 +29,7 @@ from latticed.models.redaction import redact
 
 CHILD = "latticed.child"
 """The metadata of a tool whose call is a child run in place of a step."""
+DENIED = "The policy of this agent does not allow this tool."
 RESULT_SHOWN = 4_000
 """Characters of a result that its event shows; the whole is in the step."""
 _returns: TypeAdapter[Any] = TypeAdapter(ToolReturn)
@@ -111,7 +112,7 @@ class Calls:
         """
         async with self.line(wanted.call_id):
             wanted, refusal = await self._admit(wanted)
-            if wanted.child is not None and refusal is None:
+            if wanted.child is not None and (upcoming(self._ctx) or ("step" if refusal else "mark")) == "mark":
                 answer = await self._run_child(wanted, wanted.child)
             else:
                 try:
@@ -122,17 +123,26 @@ class Calls:
         return _result(answer)
 
     async def _admit(self, wanted: Wanted) -> tuple[Wanted, str | None]:
-        """The call as it is to be made, and why it must not be, if so."""
-        policy = self._policy(wanted.tool)
-        if policy == "deny":
-            return wanted, "The policy of this agent does not allow this tool."
+        """The call as it is to be made, and why it must not be, if so.
+
+        A call that was made, or that somebody was asked about, stays so; what comes after that goes by the policy and
+        the hooks of this moment.
+        """
+        recorded, policy = upcoming(self._ctx), self._policy(wanted.tool)
+        forbidden = DENIED if policy == "deny" else None
+        if forbidden and recorded is None:
+            return wanted, forbidden
+        asks = policy == "ask"
         hooked = await tool_hooks.pre_tool(self._ctx, wanted.tool, wanted.args)
         if isinstance(hooked, str):
-            return wanted, f"The call was blocked: {hooked}"
-        # Whoever approved other arguments has not approved these.
-        asks = policy == "ask" or (wanted.approved and hooked != wanted.args)
-        wanted = replace(wanted, args=hooked)
-        return wanted, await self.ask(wanted.tool, hooked, wanted.call_id) if asks else None
+            forbidden = f"The call was blocked: {hooked}"
+        else:  # Whoever approved other arguments has not approved these.
+            asks = asks or (wanted.approved and hooked != wanted.args)
+            wanted = replace(wanted, args=hooked)
+        if recorded == "ask" or (recorded is None and forbidden is None and asks):
+            refusal = await self.ask(wanted.tool, wanted.args, wanted.call_id)
+            return wanted, refusal or forbidden
+        return wanted, forbidden
 
     async def _run_child(self, wanted: Wanted, child: dict[str, str]) -> dict[str, Any]:
         fields = self._fields(wanted)

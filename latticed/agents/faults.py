@@ -3,7 +3,7 @@
 model_rate_limited     again   429; after Retry-After where that was said
 model_unavailable      again   5xx
 model_unreachable      again   no connection, or one that was cut
-model_timeout          again   no answer in time
+model_timeout          again   no answer in time, or 408
 model_nonsense         again   an answer that is none: not JSON, or not what was agreed upon
 model_unauthorized     never   401 or 403
 model_quota_exceeded   never   the account has nothing left
@@ -64,6 +64,8 @@ class Fault:
 def fault(error: Exception, model: str) -> Fault:
     """What an error that a request raised amounts to; `model` is the name to be told."""
     said = _said(error)
+    if isinstance(error, ModelHTTPError) and error.status_code == 408:
+        return Fault("model_timeout", f"model {model}: {said}", again=True, after_seconds=error.retry_after)
     for kinds, again in ((_NEVER, False), (_AGAIN, True)):
         for kind, code in kinds:
             if isinstance(error, kind):

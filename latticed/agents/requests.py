@@ -29,13 +29,15 @@ from latticed.config.modelled import BudgetConfig
 from latticed.engine.context import Context
 from latticed.engine.execution import Execution
 from latticed.engine.retrying import backoff_seconds
-from latticed.errors import Final, RunError, StepFailed
+from latticed.errors import Final, OutcomeTooLarge, RunError, StepFailed
 from latticed.failpoints import hit
 from latticed.models.records import NewEvent, event
 
 JOIN_SECONDS = 0.08
 """How long text is joined before it is told; with the time that the disk takes, a reader is not 100 ms behind."""
 TEXT_LIMIT = 32_768
+FRAME = 1_024
+"""What the record of a reply has around it, with some to spare."""
 NONSENSE_ATTEMPTS = 3
 """How often a model is asked again that answers nonsense: it may well do so for ever."""
 _FINAL = frozenset(
@@ -62,6 +64,7 @@ class Requests:
         self._used = used
         """What the whole run has used."""
         self._turnstile = turnstile
+        self._limit = self._x.settings.output_limit_bytes
         self._number = 0
 
     async def reply(
@@ -89,8 +92,8 @@ class Requests:
                 break
             await self._ctx.sleep(said["again_seconds"])
         await self._turnstile.pass_()
-        if (over := said.get("over")) is not None:
-            raise Final("budget_exceeded", over)
+        if (code := said.get("code")) is not None:
+            raise Final(code, said["message"])
         return _replies.validate_python(said["reply"])
 
     # Inside the step
@@ -109,6 +112,8 @@ class Requests:
         request = self._stream(model, messages, settings, params, told)
         try:
             response = await self._until_cut(request, self._model.config.timeout_seconds)
+        except OutcomeTooLarge:
+            raise
         except Exception as error:
             return self._later(fault(error, self._model.name), attempt)
         hit("model.after_reply")
@@ -116,9 +121,13 @@ class Requests:
         self._used.add(used)
         self._x.say(self._usage(used), lazy=True)
         self._x.show(usage=orjson.dumps(self._used.view()).decode())
-        said = {"reply": _replies.dump_python(_distinct(response), mode="json"), "used": used.view()}
+        reply = _replies.dump_python(_distinct(response), mode="json")
+        if len(orjson.dumps(reply)) + FRAME > self._limit:
+            message = f"model {self._model.name}: the reply has more than the {self._limit} bytes that may be recorded"
+            return {"used": used.view(), "code": OutcomeTooLarge.code, "message": message}
+        said = {"reply": reply, "used": used.view()}
         over = self._used.over(self._budget)
-        return said if over is None else {**said, "over": over}
+        return said if over is None else {**said, "code": "budget_exceeded", "message": over}
 
     async def _stream(
         self, model: Model, messages: list[ModelMessage], settings: ModelSettings | None,
@@ -130,11 +139,15 @@ class Requests:
                 told.add(response.text or "")
                 return response
             async with model.request_stream(messages, settings, params) as stream:
+                size = 0
                 async for each in stream:
                     if isinstance(each, PartStartEvent) and isinstance(each.part, TextPart):
                         told.add(each.part.content)
                     elif isinstance(each, PartDeltaEvent) and isinstance(each.delta, TextPartDelta):
                         told.add(each.delta.content_delta)
+                    size += _length(each)
+                    if size > self._limit:  # It cannot be recorded, and may go on for ever.
+                        break
                 return stream.get()
         finally:
             told.flush()
@@ -225,6 +238,13 @@ def used_so_far(ctx: Context) -> Used:
     if used is None:
         used = _used[x] = recorded(x.journal.records.values())
     return used
+
+
+def _length(told: Any) -> int:
+    """Characters by which a reply has grown."""
+    piece = getattr(told, "part", None) or getattr(told, "delta", None)
+    names = ("content", "args") if isinstance(told, PartStartEvent) else ("content_delta", "args_delta")
+    return sum(len(text) for name in names if isinstance(text := getattr(piece, name, None), str))
 
 
 def _distinct(response: ModelResponse) -> ModelResponse:

@@ -4,21 +4,31 @@ A model says a word at a time, some fifty a second, and of each an SDK makes a t
 single words: text is joined for a moment before it is an event of the run. So it is joined here, where that costs next
 to nothing: consecutive chunks of `chat.completion.chunk` that differ in nothing but their text become one. What else
 comes passes as it is, in its place.
+
+It is also where it is seen whether a reply was said to its end: a server that goes away in the middle of one may end
+its answer as properly as one that has said all.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
 import orjson
 
+from latticed.errors import OutcomeTooLarge
+
 JOIN_SECONDS, PACE_SECONDS = 0.045, 0.035
 """How long text is held back, and for how long nothing is read once it begins: together, and with what the disk takes,
 they stay below 100 ms."""
 DRAINED_SECONDS = 0.001
 """Who waited so long for data has read all that there was."""
+EVENT_LIMIT = 1 << 22
+"""Bytes that a single event may have."""
 _TEXT_KEYS = {"role", "content", "refusal"}
+_LAST_WORD = re.compile(rb'^data: ?\[DONE\]|"(?:finish_reason|stop_reason)" ?: ?"|"message_stop"', re.MULTILINE)
+"""What is in the events that end a reply; inside of what a model says, quotes are escaped."""
 
 
 async def join(response: httpx2.Response) -> None:
@@ -42,6 +52,8 @@ class Joined(httpx2.AsyncByteStream):
         self._more = asyncio.Event()
         self._error: BaseException | None = None
         self._is_over = False
+        self._is_said = False
+        """Whether the reply has come to its end."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         pump = asyncio.ensure_future(self._pump())
@@ -73,8 +85,11 @@ class Joined(httpx2.AsyncByteStream):
                 if self._held is not None and clock() - asked > DRAINED_SECONDS:
                     await asyncio.sleep(PACE_SECONDS)
                 asked = clock()
+            if self._is_said or _LAST_WORD.search(self._rest):  # Of any other, half an event is none.
+                self._take(self._rest)
             self._release()
-            self._say(self._rest)
+            if not self._is_said:
+                raise httpx2.RemoteProtocolError("the stream ended before the reply did")
         except Exception as error:
             self._release()
             self._error = error
@@ -83,19 +98,27 @@ class Joined(httpx2.AsyncByteStream):
             self._more.set()
 
     def _feed(self, data: bytes) -> None:
-        *events, self._rest = (self._rest + data).split(b"\n\n")
+        data = self._rest + data
+        if b"\r" in data:
+            data = data.replace(b"\r\n", b"\n")
+        *events, self._rest = data.split(b"\n\n")
         for event in events:
-            chunk = _textual(event)
-            held = self._held
-            if chunk is not None and held is not None and _differ_in_text_only(held, chunk):
-                held["choices"][0]["delta"]["content"] += chunk["choices"][0]["delta"]["content"]
-                continue
-            self._release()
-            if chunk is None:
-                self._say(event + b"\n\n")
-            else:
-                self._held = chunk
-                self._timer = asyncio.get_running_loop().call_later(JOIN_SECONDS, self._release)
+            self._take(event)
+        if len(self._rest) > EVENT_LIMIT:
+            raise OutcomeTooLarge(f"a piece of the reply has more than {EVENT_LIMIT} bytes")
+
+    def _take(self, event: bytes) -> None:
+        chunk, held = _textual(event), self._held
+        if chunk is not None and held is not None and _differ_in_text_only(held, chunk):
+            held["choices"][0]["delta"]["content"] += chunk["choices"][0]["delta"]["content"]
+            return
+        self._release()
+        if chunk is not None:
+            self._held = chunk
+            self._timer = asyncio.get_running_loop().call_later(JOIN_SECONDS, self._release)
+        elif event:
+            self._is_said = self._is_said or _LAST_WORD.search(event) is not None
+            self._say(event + b"\n\n")
 
     def _release(self) -> None:
         if self._timer is not None:
@@ -106,17 +129,16 @@ class Joined(httpx2.AsyncByteStream):
             self._say(b"data: " + orjson.dumps(held) + b"\n\n")
 
     def _say(self, data: bytes) -> None:
-        if data:
-            self._out.append(data)
-            self._more.set()
+        self._out.append(data)
+        self._more.set()
 
 
 def _textual(event: bytes) -> dict[str, Any] | None:
     """The chunk in an event, if it brings text and nothing else."""
-    if not event.startswith(b"data: {") or b"\n" in event:
+    if not event.startswith((b"data: {", b"data:{")) or b"\n" in event:
         return None
     try:
-        chunk: dict[str, Any] = orjson.loads(event[6:])
+        chunk: dict[str, Any] = orjson.loads(event[5:])
     except orjson.JSONDecodeError:
         return None
     choices = chunk.get("choices")

@@ -18,11 +18,11 @@ class Mark(NamedTuple):
     shows: dict[str, Any]
 
 
-def comes_next(ctx: Context) -> bool:
-    """Whether a mark is the next thing in the journal, so that whatever else the code would ask for now was not
-    recorded the first time, and must not be begun."""
+def upcoming(ctx: Context) -> str | None:
+    """The kind of what is next in the journal, where the code is entered again: what was decided then, whatever would
+    be decided now. None if nothing is, so that what the code asks for next is new."""
     branch = ctx.entry.branch()
-    return branch.ordered and branch.cursor < len(branch.records) and branch.records[branch.cursor].kind == "mark"
+    return branch.records[branch.cursor].kind if branch.ordered and branch.cursor < len(branch.records) else None
 
 
 async def mark(ctx: Context, name: str, make: Callable[[int], Mark]) -> tuple[dict[str, Any], bool]:

@@ -1,5 +1,7 @@
 """A ready pydantic-ai agent as a run: what it asks, what its tools do, what is told of it."""
 
+import pytest
+
 from tests.conftest import Daemon
 from tests.endpoint import Call, Endpoint, Gate, Say
 from tests.models.conftest import Ledger
@@ -20,9 +22,11 @@ def test_inputs_follow_the_goal(modelled: Daemon, endpoint: Endpoint) -> None:
     assert '"colour": "red"' in endpoint.of("inputs")[0].body["messages"][-1]["content"]
 
 
-def test_text_is_told_as_it_comes(modelled: Daemon, endpoint: Endpoint) -> None:
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_text_is_told_as_it_comes(modelled: Daemon, endpoint: Endpoint, newline: str) -> None:
     gate = Gate()
-    goal = endpoint.script("stream", Say("One two three four.", pieces=4, gate=gate, held_at=2))
+    say = Say("One two three four.", pieces=4, gate=gate, held_at=2, newline=newline)
+    goal = endpoint.script("stream", say)
     run = modelled.post_run("helper", goal)
     first = modelled.wait_event(run["id"], "text.delta")
     assert first["data"] == {"text": "One two th", "agent": "helper", "request": 1, "attempt": 1}

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tests.conftest import Daemon, wait_until
-from tests.endpoint import Call, Cut, Endpoint, Gate, Hang, Nonsense, Refuse, Say
+from tests.endpoint import Call, Cut, Endless, Endpoint, Gate, Hang, Leave, Nonsense, Refuse, Say
 from tests.models.conftest import Ledger
 
 
@@ -45,6 +45,8 @@ def test_a_key_is_sent_and_never_told(modelled: Daemon, endpoint: Endpoint) -> N
         ("overloaded", Refuse(503)),
         ("cut", Cut()),
         ("cut-later", Cut(after=3)),
+        ("left", Leave(after=3)),
+        ("timed-out", Refuse(408)),
         ("nonsense", Nonsense()),
         ("half-json", Nonsense('{"choices": [')),
     ],
@@ -60,6 +62,16 @@ def test_what_may_be_better_later_is_asked_again(
     assert run["usage"]["requests"] == 1
     (warning,) = modelled.events(run["id"], "log")
     assert warning["data"]["level"] == "warning"
+
+
+def test_a_reply_that_does_not_end_is_given_up_and_counted(modelled: Daemon, endpoint: Endpoint) -> None:
+    run = modelled.run("helper", endpoint.script("endless", Endless()))
+    assert (run["status"], run["error"]["code"]) == ("failed", "too_large")
+    assert endpoint.asked("endless") == [1]
+    told = sum(len(event["data"]["text"]) for event in modelled.events(run["id"], "text.delta"))
+    assert told < 3 << 20
+    (reply,) = [step for step in modelled.steps(run["id"]) if step["name"] == "model:helper"]
+    assert reply["outcome"]["used"]["requests"] == run["usage"]["requests"] == 1
 
 
 def test_a_server_that_is_never_better_fails_the_run(modelled: Daemon, endpoint: Endpoint) -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latticed.agents.wire import Joined
+from latticed.agents.wire import EVENT_LIMIT, Joined
+from latticed.errors import OutcomeTooLarge
 
 
 class Source(httpx2.AsyncByteStream):
@@ -39,6 +40,9 @@ def chunk(text: str | None, **more: Any) -> bytes:
     return b"data: " + json.dumps({"id": "c", "choices": [choice], **more}).encode() + b"\n\n"
 
 
+END = b"data: [DONE]\n\n"
+
+
 async def read(source: Source) -> bytes:
     return b"".join([data async for data in Joined(source)])
 
@@ -49,13 +53,13 @@ def texts(data: bytes) -> list[str]:
 
 
 async def test_text_that_comes_at_once_is_one_event() -> None:
-    said = await read(Source([chunk("a"), chunk("b") + chunk("c"), b"data: [DONE]\n\n"]))
+    said = await read(Source([chunk("a"), chunk("b") + chunk("c"), END]))
     assert texts(said) == ["abc"]
     assert said.endswith(b"\n\ndata: [DONE]\n\n")
 
 
 async def test_what_is_held_back_comes_although_nothing_follows() -> None:
-    source = Source([chunk("a"), None, chunk("b")])
+    source = Source([chunk("a"), None, chunk("b") + END])
     stream = aiter(Joined(source))
     assert texts(await anext(stream)) == ["a"]
     source.gate.set()
@@ -80,10 +84,61 @@ async def test_what_is_held_back_comes_although_nothing_follows() -> None:
     ],
 )
 async def test_whatever_else_comes_passes_as_it_is_in_its_place(other: bytes) -> None:
-    said = await read(Source([chunk("a") + chunk("b") + other + chunk("c") + chunk("d")]))
+    said = await read(Source([chunk("a") + chunk("b") + other + chunk("c") + chunk("d") + END]))
     before, found, after = said.partition(other)
     assert found == other
     assert (texts(before), texts(after)) == (["ab"], ["cd"])
+
+
+@pytest.mark.parametrize("text", ["a", "a\n\nb", "a\r\nb"])
+async def test_lines_may_end_as_in_a_form_of_old(text: str) -> None:
+    source = Source([chunk(text).replace(b"\n", b"\r\n"), None, END])
+    stream = aiter(Joined(source))
+    assert texts(await anext(stream)) == [text]
+    source.gate.set()
+    assert [data async for data in stream] == [END]
+
+
+async def test_a_line_that_ends_between_two_pieces_ends_once() -> None:
+    whole = (chunk("a") + END).replace(b"\n", b"\r\n")
+    assert texts(await read(Source([whole[i : i + 1] for i in range(len(whole))]))) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        END,
+        b"data:[DONE]",
+        chunk(None, choice={"finish_reason": "stop"}),
+        b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
+        b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"end_turn"}}\n\n',
+    ],
+)
+async def test_a_reply_ends_where_it_says_so(last: bytes) -> None:
+    assert texts(await read(Source([chunk("a"), last])))[0] == "a"
+
+
+@pytest.mark.parametrize("cut", [b"", b'data: {"id": "c", "cho', chunk(' "finish_reason": "stop" data: [DONE]')])
+async def test_a_stream_that_ends_before_the_reply_does_is_a_cut_connection(cut: bytes) -> None:
+    stream = aiter(Joined(Source([chunk("a"), cut])))
+    assert texts(await anext(stream))[0].startswith("a")
+    with pytest.raises(httpx2.RemoteProtocolError):
+        await anext(stream)
+
+
+async def test_a_piece_that_does_not_end_is_given_up() -> None:
+    class Endless(Source):
+        read = 0
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            while True:
+                self.read += 1
+                yield b"data: " if self.read == 1 else b"x" * 65_536
+
+    source = Endless([])
+    with pytest.raises(OutcomeTooLarge):
+        await read(source)
+    assert source.read * 65_536 < 2 * EVENT_LIMIT
 
 
 async def test_a_cut_connection_is_raised_after_what_came_before_it() -> None:
@@ -107,7 +162,7 @@ async def test_what_is_left_early_is_left_without_a_trace() -> None:
 @given(st.lists(st.text(max_size=5), max_size=20), st.lists(st.integers(1, 30), max_size=30))
 @settings(deadline=None, max_examples=30)
 def test_no_text_is_lost_or_changed_wherever_it_is_cut(words: list[str], cuts: list[int]) -> None:
-    whole = b"".join(map(chunk, words)) + b"data: [DONE]\n\n"
+    whole = b"".join(map(chunk, words)) + END
     pieces, at = [], 0
     for cut in cuts:
         pieces.append(whole[at : at + cut])

@@ -62,9 +62,9 @@ class Pipeline:
         self._speaking = speaking
         self._inputs: dict[str, Any] = redact(inputs)
         self._config = speaking.config
-        self._roles = ctx.roles or list(self._config.default_roles)
-        constraints = [*texts.constraints(self._inputs, self._config.budget)]
-        self.progress = Progress(Brief(goal, self._inputs, constraints, ctx.max_retries))
+        roles = ctx.roles or list(self._config.default_roles)
+        constraints = texts.constraints(self._inputs, self._config.budget)
+        self.progress = Progress(Brief(goal, self._inputs, ctx.max_retries, roles, constraints))
         self._shown_output: str | None = None
         self._workers = {
             "researcher": self._research, PLANNER: self._plan, EXECUTOR: self._execute, REVIEWER: self._review,
@@ -78,8 +78,7 @@ class Pipeline:
         """
         position = 0
         while True:
-            role = self._roles[position]
-            move = await self._take_turn(role, position)
+            role, move = await self._take_turn(position)
             match move:
                 case Go() | Rewind():
                     position = move.position
@@ -88,12 +87,16 @@ class Pipeline:
                 case Fail():
                     raise Final(move.code, cut(move.message, REASON_LIMIT), {"role": role})
 
-    async def _take_turn(self, role: str, position: int) -> Go | Rewind | Finish | Fail:
-        if (await self._tell("role.started", role=role))[1]:
+    async def _take_turn(self, position: int) -> tuple[str, Go | Rewind | Finish | Fail]:
+        brief = self.progress.brief
+        settled = {} if self.progress.has_begun else {"roles": brief.roles, "constraints": brief.constraints}
+        started, is_new = await self._tell("role.started", role=brief.roles[position], **settled)
+        if is_new:
             hit("role.after_start")
+        role, roles = started["role"], self.progress.brief.roles
         ended, said, exhausted = await self._let_work(role)
         move = decide(
-            self._roles, position, ended, retries=self.progress.retries, most_retries=self._ctx.max_retries,
+            roles, position, ended, retries=self.progress.retries, most_retries=self._ctx.max_retries,
             complete=self.progress.complete,
         )  # fmt: skip
         fact: dict[str, Any] = {
@@ -102,7 +105,7 @@ class Pipeline:
         }  # fmt: skip
         if isinstance(move, Go | Rewind) and exhausted is None:
             fact |= {
-                "target": self._roles[move.position], "handoff_id": ids.new(ids.HANDOFF),
+                "target": roles[move.position], "handoff_id": ids.new(ids.HANDOFF),
                 "packet_id": ids.new(ids.PACKET),
             }  # fmt: skip
         if isinstance(move, Rewind):
@@ -112,7 +115,7 @@ class Pipeline:
             hit("role.after_end")
         if exhausted is not None:
             raise exhausted
-        return move
+        return role, move
 
     async def _let_work(self, role: str) -> tuple[Ended, str | None, Final | None]:
         """How the role ended, what it made, and the error that ends the run whatever any rule says."""
@@ -200,13 +203,16 @@ class Pipeline:
             steps = steps_of(given)
         except BadPlan as error:
             return Ended("failed", str(error))
-        objection = objection_to(steps, self._speaking.plannable())
+        found = objection_to(steps, self._speaking.plannable())
         shown = [step.model_dump() | {"description": cut(step.description, DESCRIPTION_LIMIT)} for step in steps]
-        await self._tell("planned", plan_id=ids.new(ids.PLAN), source=source, steps=shown[:STEP_LIMIT])
+        planned, _ = await self._tell(
+            "planned", plan_id=ids.new(ids.PLAN), source=source, steps=shown[:STEP_LIMIT], objection=found
+        )
+        objection = planned.get("objection", found)
         verdict, by = PlanVerdict(outcome="approve", reason=f"{len(steps)} steps, which keep the rules"), "rules"
         if objection is not None:
             verdict = PlanVerdict(outcome="reject", reason=objection)
-        elif REVIEWER in self._roles and source != "goal":
+        elif REVIEWER in self.progress.brief.roles and source != "goal":
             verdict, by = await self._judge_plan(), REVIEWER
         outcome = "reject" if verdict.outcome == "retry" and source != "planner" else verdict.outcome
         reason, notes = cut(verdict.reason, REASON_LIMIT), cut(verdict.notes, REASON_LIMIT)

@@ -20,12 +20,14 @@ MEMORY_ITEM_LIMIT = 1_000
 
 @dataclass(frozen=True)
 class Brief:
-    """What a pipeline was given, and what it must keep to."""
+    """What a pipeline was given, and what it must keep to. The last two are those of its beginning, whatever its
+    configuration says by now."""
 
     goal: str
     inputs: dict[str, Any]
-    constraints: Sequence[str]
     most_retries: int
+    roles: Sequence[str]
+    constraints: Sequence[str]
 
 
 def cut(text: str, limit: int) -> str:

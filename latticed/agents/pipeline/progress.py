@@ -6,6 +6,7 @@ gives the same picture. Each fact returns the events that tell it.
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from latticed.agents.pipeline.packets import Brief, make_packet
@@ -36,6 +37,7 @@ class Progress:
     def __init__(self, brief: Brief) -> None:
         self.brief = brief
         self.story = Story()
+        self.has_begun = False
         self.conversations: Counter[str] = Counter()
         """How often each role has spoken with its model in this entry of the code."""
         self.role: str | None = None
@@ -107,6 +109,9 @@ class Progress:
 
     def _started(self, fact: Fact, at: str) -> Told:
         role = self.role = fact["role"]
+        if "roles" in fact:
+            self.brief = replace(self.brief, roles=fact["roles"], constraints=fact["constraints"])
+        self.has_begun = True
         self.failed.pop(role, None)
         told: Told = []
         handoff = self._open_handoff()

@@ -15,7 +15,7 @@ from latticed.agents.pipeline.simulation import simulated
 from latticed.agents.workbench import Workbench
 from latticed.config.pipeline import PipelineConfig, RoleConfig
 from latticed.engine.context import Context
-from latticed.engine.marks import comes_next
+from latticed.engine.marks import upcoming
 from latticed.errors import RunError
 from latticed.models.pipeline import PlanStep
 
@@ -65,8 +65,11 @@ class Speaking:
         self, ctx: Context, progress: Progress, role: str, prompt: str, instructions: str, output_type: Any,
         answer: str,
     ) -> Any:  # fmt: skip
-        if comes_next(ctx):  # What could not even be begun, such as with a tool's server away, is a failure that stays.
+        following = upcoming(ctx)
+        if following == "mark":  # What could not even be begun, such as with a tool's server away, stays a failure.
             raise RunError(f"the {role} could not begin to speak with its model")
+        if following is None and role not in self.config.known_roles:
+            raise RunError(f"the role {role!r} is not in the configuration any more")
         own = self.config.roles.get(role, NOTHING_OF_ITS_OWN)
         scripts = own.simulation or [self.config.simulation or answer]
         script = scripts[min(progress.conversations[role], len(scripts) - 1)]
@@ -80,7 +83,7 @@ class Speaking:
         return result.output
 
     def _instructions(self, role: str) -> str:
-        return self.config.roles.get(role, NOTHING_OF_ITS_OWN).system_prompt or INSTRUCTIONS[role]
+        return self.config.roles.get(role, NOTHING_OF_ITS_OWN).system_prompt or INSTRUCTIONS.get(role, "")
 
 
 def _reader(kind: type[A]) -> Callable[[str], A]:

@@ -17,7 +17,7 @@ ENDS = {"ok": "completed", "failed": "blocked"}
 
 
 def brief(goal: str = "build it", **inputs: Any) -> Brief:
-    return Brief(goal, inputs, [], 2)
+    return Brief(goal, inputs, 2, ["planner", "executor", "reviewer"], [])
 
 
 class Teller:
