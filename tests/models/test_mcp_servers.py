@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import Daemon, wait_until
 from tests.endpoint import Call, Endpoint, Gate, Say
-from tests.models.conftest import MCP, READY, Ledger, environment, settings
+from tests.models.conftest import MCP, READY, Ledger, living
 
 ENV = ["PATH", "PYTHONPATH", "LEDGER"]
 
@@ -20,7 +20,6 @@ ENV = ["PATH", "PYTHONPATH", "LEDGER"]
 def served(
     endpoint: Endpoint, http_tools: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Daemon]:  # fmt: skip
-    folder = tmp_path_factory.mktemp("served")
     agent = {**READY, "agent": "agents_on_models:bare"}
     more: dict[str, Any] = {
         "tools": {
@@ -38,11 +37,8 @@ def served(
             "mute": {**agent, "tools": ["mute"]},
         },
     }
-    one = Daemon(folder, config=settings(endpoint, **more), env=environment(folder))
-    try:
-        yield one.start()
-    finally:
-        one.close()
+    with living(endpoint, tmp_path_factory.mktemp("served"), **more) as one:
+        yield one
 
 
 @pytest.fixture
