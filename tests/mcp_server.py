@@ -1,6 +1,7 @@
 """An MCP server made with the official SDK: `python -m tests.mcp_server [PORT]`, by stdio or by streamable HTTP."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -26,7 +27,21 @@ def shout(text: str) -> str:
 @server.tool()
 def secret() -> str:
     """What the environment has kept."""
-    return os.environ.get("KEPT", "nothing") + " " + os.environ.get("HOSTNAME_NOT_ALLOWED", "nothing")
+    return os.environ.get("KEPT", "nothing")
+
+
+@server.tool()
+def variables() -> str:
+    """The names of the environment; Python adds a locale by itself."""
+    return " ".join(sorted(os.environ.keys() - {"LC_CTYPE"}))
+
+
+@server.tool()
+def breed() -> str:
+    """Starts a program that leaves the server's session."""
+    child = subprocess.Popen(["/bin/sleep", "600"], start_new_session=True, env={})
+    _note(f"bred {child.pid}")
+    return "bred"
 
 
 @server.tool()

@@ -63,6 +63,8 @@ class Program:
         except OSError as error:
             if error.errno == errno.E2BIG:
                 raise CommandFailed("invalid", f"{argv[0]}: its arguments are longer than the system takes") from error
+            if str(error.filename) == str(cwd):
+                raise CommandFailed("cwd_not_found", f"{argv[0]}: its cwd {cwd} is not a directory") from error
             raise CommandFailed("spawn_failed", f"{argv[0]} could not be started: {error.strerror}") from error
 
     def _start(self, argv: Sequence[str], environment: Mapping[str, str], cwd: Path, stdin: int | None) -> None:

@@ -2,24 +2,24 @@
 
 import asyncio
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
-from fastmcp.client.transports import StdioTransport, StreamableHttpTransport
+from fastmcp.client.transports import StreamableHttpTransport
 from fastmcp.exceptions import ToolError
 from mcp import MCPError as McpError
-from mcp_types import CONNECTION_CLOSED
+from mcp_types import CONNECTION_CLOSED, INVALID_REQUEST
+from pydantic import ValidationError
 from pydantic_ai import RunContext
-from pydantic_ai.exceptions import ModelRetry, ToolFailed
+from pydantic_ai.exceptions import ToolFailed
 from pydantic_ai.mcp import MCPToolset
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 
+from latticed.agents.stdio import ProgramTransport
 from latticed.config.modelled import McpToolConfig
 from latticed.errors import RunError
 from latticed.secrets import PREFIX, Secrets
 
-LEASH = Path(__file__).with_name("leash.py")
 MOST_SECONDS = 86_400.0
 """How long one call may take as far as the protocol is concerned; each agent has its own limit for its tools."""
 
@@ -39,6 +39,7 @@ class Server(AbstractToolset[Any]):
         self._secrets = secrets
         self._run_id = run_id
         self._session: MCPToolset[Any] | None = None
+        self._transport: ProgramTransport | StreamableHttpTransport | None = None
         self._is_dead = False
         self._users = 0
         self._lock = asyncio.Lock()
@@ -67,11 +68,21 @@ class Server(AbstractToolset[Any]):
         return None
 
     async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
-        """Its tools, by the names that the model calls them by."""
+        """Its tools, by the names that the model calls them by.
+
+        Raises:
+            ServerFailed: it does not tell them.
+        """
         session = await self._alive()
+        try:
+            async with asyncio.timeout(self._config.start_seconds):
+                found = await session.get_tools(ctx)
+        except Exception as error:
+            self._doubt(session)
+            raise self._failed("did not tell its tools", error) from error
         prefix = self._config.prefix
         tools = {}
-        for name, tool in (await session.get_tools(ctx)).items():
+        for name, tool in found.items():
             tool.toolset = self
             if prefix:
                 tool.tool_def.name = prefix + name
@@ -85,19 +96,41 @@ class Server(AbstractToolset[Any]):
         session = await self._alive()
         try:
             return await session.call_tool(name.removeprefix(self._config.prefix), tool_args, ctx, tool)
-        except ToolError as error:
+        except (ToolError, ValidationError) as error:
             raise ToolFailed(str(error)) from error
         except McpError as error:
-            if error.error.code != CONNECTION_CLOSED:
-                raise ModelRetry(str(error)) from error
+            if not self._is_end(error):
+                raise ToolFailed(str(error)) from error
             raise self._gone(session, error) from error
         except Exception as error:
             raise self._gone(session, error) from error
 
+    def _is_end(self, error: McpError) -> bool:
+        """Whether it says that the session is over. One by HTTP is over when its server does not know it any more."""
+        code = error.error.code
+        return code == CONNECTION_CLOSED or (code == INVALID_REQUEST and self._config.url is not None)
+
     def _gone(self, session: MCPToolset[Any], error: Exception) -> ToolFailed:
+        reason = self._reason(error)
+        self._doubt(session)
+        return ToolFailed(f"The tool's server went away: {reason}"[:2000])
+
+    def _doubt(self, session: MCPToolset[Any]) -> None:
+        """It is not used any more, unless another has taken its place already."""
         if session is self._session:
             self._is_dead = True
-        return ToolFailed(f"The tool's server went away: {error or type(error).__name__}"[:2000])
+
+    def _failed(self, what: str, error: Exception) -> ServerFailed:
+        return ServerFailed(f"the MCP server {self._name} {what}: {self._reason(error)}"[:2000])
+
+    def _reason(self, error: Exception) -> str:
+        """What has gone wrong: what its program came to, if that is known, else what the error says."""
+        end = self._transport.end if isinstance(self._transport, ProgramTransport) else None
+        if end is not None:
+            for reference in self._config.secrets.values():
+                end = end.replace(self._secrets.resolve(reference), "[redacted]")
+            return end
+        return "it took too long" if isinstance(error, TimeoutError) else f"{error or type(error).__name__}"
 
     async def _alive(self) -> MCPToolset[Any]:
         async with self._lock:
@@ -108,16 +141,16 @@ class Server(AbstractToolset[Any]):
         if session is not None and not self._is_dead and session.client.is_connected():
             return session
         await self._end()
+        self._transport = self._make_transport()
         session = MCPToolset(
-            self._transport(), id=self._name, tool_error_behavior="error", init_timeout=self._config.start_seconds,
+            self._transport, id=self._name, tool_error_behavior="error", init_timeout=self._config.start_seconds,
             read_timeout=MOST_SECONDS,
         )  # fmt: skip
         try:
             async with asyncio.timeout(self._config.start_seconds):
                 await session.__aenter__()
         except Exception as error:
-            reason = "it took too long" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
-            raise ServerFailed(f"the MCP server {self._name} could not be reached: {reason}"[:2000]) from error
+            raise self._failed("could not be reached", error) from error
         self._session, self._is_dead = session, False
         return session
 
@@ -129,18 +162,14 @@ class Server(AbstractToolset[Any]):
             except Exception:  # It has died; there is nothing to say good-bye to.
                 pass
 
-    def _transport(self) -> StdioTransport | StreamableHttpTransport:
+    def _make_transport(self) -> ProgramTransport | StreamableHttpTransport:
         config = self._config
         if config.url is not None:
             headers = {name: self._filled(value) for name, value in config.headers.items()}
             return StreamableHttpTransport(config.url, headers=headers)
         environment = {name: os.environ[name] for name in config.env if name in os.environ}
         environment |= {name: self._secrets.resolve(reference) for name, reference in config.secrets.items()}
-        environment["LATTICED_RUN_ID"] = self._run_id
-        return StdioTransport(
-            sys.executable, ["-I", "-S", str(LEASH), *(config.argv or ())], env=environment,
-            cwd=None if config.cwd is None else str(config.cwd), keep_alive=False, log_file=Path(os.devnull),
-        )  # fmt: skip
+        return ProgramTransport(config.argv or (), environment, config.cwd or Path.cwd(), self._run_id)
 
     def _filled(self, value: str) -> str:
         """A header's value, in which a word `secret:NAME` stands for the secret."""

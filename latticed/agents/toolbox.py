@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_ai.tools import Tool
 from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
 
+from latticed import ids
 from latticed.agents.calls import CHILD
 from latticed.agents.shell import run_allowed
 from latticed.config.fields import ConfigError
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 SERVERS = "latticed.agents.servers"
 SHARED = "shared"
-"""In the place of a run's id: of a server that belongs to none."""
+"""What begins the id that stands in the place of a run's: of a server that belongs to none."""
 
 
 class Toolbox:
@@ -77,7 +78,7 @@ class Toolbox:
             return Server(name, config, self._secrets, ctx.run_id)
         async with self._starting:
             if name not in self._shared:
-                server = Server(name, config, self._secrets, SHARED)
+                server = Server(name, config, self._secrets, ids.new(SHARED))
                 await server.__aenter__()  # Held by the toolbox, so that it outlives each run.
                 self._shared[name] = server
         return self._shared[name]

@@ -1,7 +1,6 @@
 """The tables of what works on a model: `[models.NAME]`, `[tools.NAME]`, and what their agents have in common."""
 
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -78,7 +77,7 @@ class McpToolConfig(ToolBase):
 
     use: Literal["mcp"]
     argv: Annotated[list[str], Field(min_length=1)] | None = None
-    cwd: Path | None = None
+    cwd: Absolute | None = None
     env: list[Variable] = ["PATH", "HOME", "LANG", "LC_ALL", "TZ"]
     secrets: dict[Variable, Reference] = {}
     url: Address | None = None

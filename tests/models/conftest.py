@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,16 @@ class Ledger:
         (self.folder / name).touch()
 
 
+@contextmanager
+def living(endpoint: Endpoint, folder: Path, **more: Any) -> Iterator[Daemon]:
+    """A daemon with these settings, for as long as this lasts."""
+    one = Daemon(folder, config=settings(endpoint, **more), env=environment(folder))
+    try:
+        yield one.start()
+    finally:
+        one.close()
+
+
 @pytest.fixture(scope="session")
 def endpoint() -> Iterator[Endpoint]:
     """The scripted model, for all tests."""
@@ -110,12 +121,8 @@ def endpoint() -> Iterator[Endpoint]:
 @pytest.fixture(scope="session")
 def modelled(endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One daemon for the tests that do not stop it."""
-    folder = tmp_path_factory.mktemp("modelled")
-    one = Daemon(folder, config=settings(endpoint), env=environment(folder))
-    try:
-        yield one.start()
-    finally:
-        one.close()
+    with living(endpoint, tmp_path_factory.mktemp("modelled")) as one:
+        yield one
 
 
 @pytest.fixture(scope="session")
@@ -127,12 +134,8 @@ def ledger(modelled: Daemon) -> Ledger:
 @pytest.fixture(scope="module")
 def mortal(endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A daemon that may be killed, and is to be left running."""
-    folder = tmp_path_factory.mktemp("mortal")
-    one = Daemon(folder, config=settings(endpoint), env=environment(folder))
-    try:
-        yield one.start()
-    finally:
-        one.close()
+    with living(endpoint, tmp_path_factory.mktemp("mortal")) as one:
+        yield one
 
 
 @pytest.fixture

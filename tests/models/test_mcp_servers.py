@@ -1,26 +1,92 @@
 """Tools of MCP servers, by both transports: started for a run or for all, watched, ended."""
 
-import subprocess
+import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.conftest import Daemon, wait_until
+from tests.conftest import ROOT, Daemon, wait_until
 from tests.endpoint import Call, Endpoint, Gate, Say
-from tests.models.conftest import MCP, READY, Ledger, environment, settings
+from tests.models.conftest import MCP, READY, Ledger, living
 
 ENV = ["PATH", "PYTHONPATH", "LEDGER"]
+RUDE = [sys.executable, str(ROOT / "tests" / "rude_server.py")]
+DYING = "echo $KEPT is no licence >&2; exit 3"
+FAIL = (
+    ("gone", "could not be reached: /no/such/program: no such program"),
+    ("mute", "could not be reached: it took too long"),
+    ("dying", "could not be reached: it ended with status 3: [redacted] is no licence"),
+    ("lost", "its cwd /no/such/folder is not a directory"),
+    ("listless", "did not tell its tools: it took too long"),
+)
+"""Agents whose server does not come up, and what is said of that."""
+
+
+class Moody:
+    """An MCP server by HTTP that forgets its sessions when it is told to."""
+
+    def __init__(self) -> None:
+        self.sessions = 0
+        self.known = ""
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                status, said = outer.answer(asked, self.headers.get("mcp-session-id"))
+                body = json.dumps({"jsonrpc": "2.0", "id": asked.get("id"), **said}).encode() if said else b""
+                self.send_response(status)
+                self.send_header("content-type", "application/json")
+                self.send_header("mcp-session-id", outer.known)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/mcp"
+        Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def answer(self, asked: dict[str, Any], session: str | None) -> tuple[int, dict[str, Any]]:
+        if asked["method"] == "initialize":
+            self.sessions += 1
+            self.known = f"session-{self.sessions}"
+            about = {"serverInfo": {"name": "moody", "version": "1"}, "capabilities": {"tools": {}}}
+            return 200, {"result": {"protocolVersion": asked["params"]["protocolVersion"], **about}}
+        if session is None:
+            return 400, {"error": {"code": -32600, "message": "no session"}}
+        if session != self.known:
+            return 404, {}
+        if asked["method"] == "tools/list":
+            return 200, {"result": {"tools": [{"name": "echo", "inputSchema": {"type": "object"}}]}}
+        if asked["method"] == "tools/call":
+            return 200, {"result": {"content": [{"type": "text", "text": f"in {session}"}]}}
+        return 202, {}
+
+
+@pytest.fixture(scope="module")
+def moody() -> Iterator[Moody]:
+    one = Moody()
+    try:
+        yield one
+    finally:
+        one.server.shutdown()
+        one.server.server_close()
 
 
 @pytest.fixture(scope="module")
 def served(
-    endpoint: Endpoint, http_tools: str, tmp_path_factory: pytest.TempPathFactory
+    endpoint: Endpoint, http_tools: str, moody: "Moody", tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Daemon]:  # fmt: skip
-    folder = tmp_path_factory.mktemp("served")
     agent = {**READY, "agent": "agents_on_models:bare"}
     more: dict[str, Any] = {
         "tools": {
@@ -29,20 +95,21 @@ def served(
             "web": {"use": "mcp", "url": http_tools, "headers": {"Authorization": "Bearer secret:kept"}},
             "gone": {"use": "mcp", "argv": ["/no/such/program"]},
             "mute": {"use": "mcp", "argv": ["/bin/sleep", "60"], "start_seconds": 0.5},
+            "dying": {"use": "mcp", "argv": ["sh", "-c", DYING], "secrets": {"KEPT": "secret:kept"}},
+            "lost": {"use": "mcp", "argv": MCP, "cwd": "/no/such/folder"},
+            "listless": {"use": "mcp", "argv": [*RUDE, "listless"], "start_seconds": 1.0},
+            "rude": {"use": "mcp", "argv": RUDE},
+            "moody": {"use": "mcp", "url": moody.url, "shared": True},
         },
         "agents": {
             "own": {**agent, "tools": ["own"]},
             "common": {**agent, "tools": ["common"]},
             "web": {**agent, "tools": ["web"], "policy": {"broken": "deny"}},
-            "gone": {**agent, "tools": ["gone"]},
-            "mute": {**agent, "tools": ["mute"]},
+            **{name: {**agent, "tools": [name]} for name in (*(name for name, _ in FAIL), "rude", "moody")},
         },
     }
-    one = Daemon(folder, config=settings(endpoint, **more), env=environment(folder))
-    try:
-        yield one.start()
-    finally:
-        one.close()
+    with living(endpoint, tmp_path_factory.mktemp("served"), **more) as one:
+        yield one
 
 
 @pytest.fixture
@@ -62,7 +129,7 @@ def test_a_server_that_is_started_for_a_run(served: Daemon, endpoint: Endpoint, 
     assert (run["status"], run["output"]) == ("ok", "LOUD")
     assert endpoint.told("stdio") == ["HELLO"]
     tools = {tool["function"]["name"]: tool["function"] for tool in endpoint.of("stdio")[0].body["tools"]}
-    assert set(tools) == {"my_shout", "my_secret", "my_broken", "my_die"}
+    assert set(tools) == {"my_shout", "my_secret", "my_variables", "my_breed", "my_broken", "my_die"}
     assert tools["my_shout"]["description"] == "Says it louder."
     (called,) = served.events(run["id"], "tool.called")
     assert called["data"]["tool"] == "my_shout"
@@ -82,8 +149,8 @@ def test_it_ends_with_the_run(served: Daemon, endpoint: Endpoint, done: Ledger) 
 
 
 def test_it_gets_what_it_is_given_and_no_more(served: Daemon, endpoint: Endpoint) -> None:
-    served.run("own", endpoint.script("env", Call("my_secret"), Say("ok")))
-    assert endpoint.told("env") == ["well kept nothing"]
+    served.run("own", endpoint.script("env", Call("my_secret"), Call("my_variables"), Say("ok")))
+    assert endpoint.told("env") == ["well kept", "KEPT LATTICED_RUN_ID LEDGER PATH PYTHONPATH"]
 
 
 def test_a_tool_that_fails_there_is_told_to_the_model(served: Daemon, endpoint: Endpoint) -> None:
@@ -123,19 +190,62 @@ def test_a_server_by_streamable_http(served: Daemon, endpoint: Endpoint) -> None
     assert "policy" in told[1]
 
 
-@pytest.mark.parametrize("agent", ["gone", "mute"])
-def test_a_server_that_does_not_come_up_fails_the_run(served: Daemon, agent: str) -> None:
+@pytest.mark.parametrize(("agent", "said"), FAIL, ids=[name for name, _ in FAIL])
+def test_a_server_that_does_not_come_up_fails_the_run_and_it_is_said_why(
+    served: Daemon, agent: str, said: str
+) -> None:  # fmt: skip
     run = served.run(agent, "hello")
     assert (run["status"], run["error"]["code"]) == ("failed", "tool_server_failed")
-    assert agent in run["error"]["message"]
+    assert f"the MCP server {agent} " in run["error"]["message"]
+    assert said in run["error"]["message"]
 
 
-def test_no_server_outlives_the_daemon(served: Daemon, endpoint: Endpoint, done: Ledger) -> None:
+def test_what_a_server_refuses_is_told_to_the_model_as_often_as_it_does(served: Daemon, endpoint: Endpoint) -> None:
+    calls = (Call("refuse"), Call("refuse"), Call("refuse"), Call("nonsense"), Call("echo"))
+    run = served.run("rude", endpoint.script("rude", *calls, Say("ok")))
+    assert run["status"] == "ok", run["error"]
+    told = endpoint.told("rude")
+    assert [json.loads(each) for each in told[:3]] == [{"error": "not like this"}] * 3
+    assert "CallToolResult" in told[3]
+    assert told[4] == "polite"
+
+
+def test_a_server_that_writes_without_end_is_told_to_the_model(served: Daemon, endpoint: Endpoint) -> None:
+    run = served.run("rude", endpoint.script("babble", Call("babble"), Call("echo"), Say("ok")))
+    assert run["status"] == "ok", run["error"]
+    told = endpoint.told("babble")
+    assert "a line of more than 8 MiB" in told[0]
+    assert told[1] == "polite"
+
+
+def test_a_session_that_its_server_has_forgotten_is_made_anew(
+    served: Daemon, endpoint: Endpoint, moody: Moody
+) -> None:  # fmt: skip
+    served.run("moody", endpoint.script("moody", Call("echo"), Say("ok")))
+    assert endpoint.told("moody") == ["in session-1"]
+    moody.known = "none"
+    run = served.run("moody", endpoint.script("moody", Call("echo"), Call("echo"), Say("ok")))
+    assert run["status"] == "ok", run["error"]
+    told = endpoint.told("moody")
+    assert "went away" in told[0]
+    assert told[1] == "in session-2"
+
+
+def test_what_a_server_has_started_ends_with_the_run(served: Daemon, endpoint: Endpoint, done: Ledger) -> None:
+    served.run("own", endpoint.script("breeds", Call("my_breed"), Say("ok")))
+    (pid,) = {int(line.split()[-1]) for line in done.lines("bred")}
+    wait_until(lambda: not _alive(pid))
+
+
+def test_nothing_of_a_server_outlives_the_daemon(served: Daemon, endpoint: Endpoint, done: Ledger) -> None:
     gate = Gate()
-    served.post_run("own", endpoint.script("orphan", Say("one two", pieces=2, gate=gate, held_at=1)))
-    assert gate.reached.wait(20)
-    pids = [server.pid for server in servers(served)]
-    assert len(pids) >= 1
+    for agent, tool in (("own", "my_breed"), ("common", "breed")):
+        last = Say("one two", pieces=2, gate=gate, held_at=1)
+        served.post_run(agent, endpoint.script(f"orphan-{agent}", Call(tool), last))
+    wait_until(lambda: len(done.lines("bred")) == 2 and gate.reached.is_set())
+    pids = [int(line.split()[-1]) for line in done.lines("bred")]
+    pids += [server.pid for server in servers(served)]
+    assert len(pids) >= 4
     served.kill()
     wait_until(lambda: not any(_alive(pid) for pid in pids))
     gate.open()
@@ -147,23 +257,3 @@ def _alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def test_the_kernel_ends_what_does_not_listen_to_its_input() -> None:
-    leash = Path(__file__).parents[2] / "latticed" / "agents" / "leash.py"
-    script = f"""
-import subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-I", "-S", {str(leash)!r}, "/bin/sleep", "600"])
-print(child.pid, flush=True)
-sys.stdin.read()
-"""
-    parent = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    assert parent.stdin is not None
-    pid = int(parent.stdout.readline())
-    wait_until(lambda: psutil.Process(pid).name() == "sleep")
-    parent.kill()
-    parent.wait(10)
-    wait_until(lambda: not _alive(pid))
-    parent.stdout.close()
-    parent.stdin.close()

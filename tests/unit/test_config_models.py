@@ -63,6 +63,10 @@ HELPER = '[agents.a]\nuse = "pydantic-ai"\nagent = "a:b"\n'
             "FILE: agents.a.budget.max_cost_usd: what model 'local' costs is not known",
         ),
         ('[tools.t]\nuse = "mcp"', "an MCP server has either argv, a program to start, or url, an address"),
+        (
+            '[tools.t]\nuse = "mcp"\nargv = ["x"]\ncwd = "srv"',
+            "FILE: tools.t.cwd: must be an absolute path, not 'srv'",
+        ),
         ('[tools.t]\nuse = "command"\nallow = []', "FILE: tools.t.allow"),
         (HELPER + 'policy = { "a b" = "ask" }', "is no pattern of tools' names"),
         (HELPER + 'policy = { a = "maybe" }', "FILE: agents.a.policy.a: must be 'auto', 'ask' or 'deny'"),
