@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
@@ -111,8 +111,13 @@ def prove_writable(engine: Engine) -> None:
         DBAPIError: it cannot be written.
     """
     with engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA user_version = 0")
+        touch(connection)
         connection.rollback()
+
+
+def touch(connection: Connection) -> None:
+    """Writes what is there already: a page, in the transaction that is open."""
+    connection.exec_driver_sql("PRAGMA user_version = 0")
 
 
 def version() -> tuple[int, ...]:
