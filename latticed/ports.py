@@ -112,7 +112,7 @@ class FacadeStore(Writes, Protocol):
     at most `limit` items, from beyond a cursor; views are as the named model."""
 
     async def check(self) -> None:
-        """Passes through a reader and the writer; returns if both answer."""
+        """Reads something, and commits a write that changes nothing; returns if both went well."""
         ...
 
     # Runs

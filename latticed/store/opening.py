@@ -24,6 +24,7 @@ from latticed.store.sqlite import (
     lay_out_journal,
     prove_writable,
     reading_engine,
+    touch,
     writing_engine,
 )
 from latticed.store.writer import Writer
@@ -57,13 +58,13 @@ class Store(FacadeSide, LimitsSide, PrunerSide, HooksSide):
         await self.writer.submit(lambda t: t.connection.execute(text("SELECT 1")).scalar())
 
     async def check(self) -> None:
-        """Passes through a reader and the writer; both must answer.
+        """Reads something, and commits a write that changes nothing: what cannot be written may still be read.
 
         Raises:
             Unavailable: the store is away.
         """
         await self.read(text("SELECT 1"))
-        await self.ping()
+        await self.writer.submit(lambda t: touch(t.connection))
 
     async def close(self) -> None:
         """Commits what is ordered, closes all connections and gives the lock back."""

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
@@ -121,7 +121,7 @@ def prove_writable(engine: Engine) -> None:
         DBAPIError: it cannot be written.
     """
     with engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA user_version = 0")
+        touch(connection)
         connection.rollback()
 
 
@@ -139,6 +139,11 @@ def lay_out_journal(engine: Engine, database: Path) -> None:
         space = os.fstatvfs(journal.fileno())
         if size < JOURNAL_BYTES <= space.f_bavail * space.f_frsize // LEFT_FREE:
             journal.write(bytes(JOURNAL_BYTES - size))
+
+
+def touch(connection: Connection) -> None:
+    """Writes what is there already: a page, in the transaction that is open."""
+    connection.exec_driver_sql("PRAGMA user_version = 0")
 
 
 def version() -> tuple[int, ...]:

@@ -145,8 +145,9 @@ def test_while_the_store_is_away(
             problem = answer.json()
             assert (answer.status_code, problem["code"]) == (503, "unavailable")
             assert reason in problem["detail"]
-        if away is locked:  # What cannot write can still begin to.
-            assert reason in one.client.get("/readyz").json()["detail"]
+        unready = one.client.get("/readyz")
+        assert (unready.status_code, unready.json()["code"]) == (503, "unavailable")
+        assert reason in unready.json()["detail"]
         assert one.client.get("/healthz").status_code == 200
         assert one.client.get(one.path("runs"), params={"tag": "refused:1"}).json()["items"] == []
         wait_until(lambda: [line for line in one.log_lines if line["event"] == "store_away"])
