@@ -11,14 +11,13 @@ from latticed.failpoints import hit
 from latticed.models.people import EVERYWHERE, Principal, WorkspaceRequest
 from latticed.models.records import Once
 from latticed.plugins import Registry
-from latticed.ports import Broker, FacadeStore
+from latticed.ports import FacadeStore
 
 
 class Workspaces(ABC):
     """The verbs of workspaces, for the facade."""
 
     _store: FacadeStore
-    _broker: Broker
     _limits: Limits
     _registry: Registry
     _removed: set[str]
@@ -86,12 +85,11 @@ class Workspaces(ABC):
         self._removed.add(workspace)
         self._forget_workspace(workspace)
         self._limits.forget(workspace)
-        self._broker.ring_all()  # Who waits for a run of it gets an answer.
         self._prune()
 
     @abstractmethod
     def _forget_workspace(self, workspace: str) -> None:
-        """Nobody comes in by a token of this workspace, and nobody reads on in it."""
+        """Nobody comes in by a token of this workspace, and nobody reads or waits on in it."""
 
     @abstractmethod
     async def _need_workspace(self, workspace: str) -> None:
