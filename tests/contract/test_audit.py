@@ -267,6 +267,29 @@ def test_an_export_of_many_rows_is_whole(daemon: Make) -> None:
     assert len(whole) == 5000 + len(trail(one, "*", until="2030-01-01T00:00:00Z", since="2000-01-01T00:00:00Z"))
 
 
+@pytest.mark.parametrize("how", ["revoked", "removed"])
+def test_an_export_is_cut_when_its_reader_may_not_read_on(daemon: Make, how: str) -> None:
+    one = daemon()
+    made_workspace(one, "long")
+    made = made_token(one, "long" if how == "revoked" else "*", "admin")
+    one.stop()
+    with sqlite3.connect(one.state_dir / "latticed.db") as db:  # More than what may lie in buffers on the way.
+        db.executemany(
+            "INSERT INTO audit (at, workspace, principal, action, subject, detail) VALUES (0, 'long', 'x', 'x', ?, ?)",
+            [("last" if i == 5999 else "", json.dumps({"text": "x" * 4000})) for i in range(6000)],
+        )
+    db.close()
+    one.start()
+    ways = {"params": {"format": "jsonl"}, "headers": bearer(made["token"])}
+    with httpx2.Client(base_url=one.url) as client, client.stream("GET", one.path("audit", "long"), **ways) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        gone = one.path(f"tokens/{made['id']}", "long") if how == "revoked" else "/v1/workspaces/long"
+        assert one.client.delete(gone).status_code == 204
+        with pytest.raises(httpx2.RemoteProtocolError):
+            assert all('"subject":"last"' not in line for line in lines)
+
+
 # --- in the same transaction -----------------------------------------------------------------------------------------
 
 
