@@ -7,6 +7,7 @@ from typing import Any
 
 from latticed.errors import Invalid, Unauthenticated
 from latticed.models.people import EVERYWHERE, Principal
+from latticed.notes import Notes
 from latticed.permits import Permits
 from latticed.ports import FacadeStore
 
@@ -19,6 +20,7 @@ class Auditing(ABC):
 
     _store: FacadeStore
     _permits: Permits
+    notes: Notes
 
     async def list_audit(
         self, workspace: str | None, *, limit: int = 50, cursor: str | None = None, **filters: Any
@@ -64,7 +66,8 @@ class Auditing(ABC):
                 after = found[-1]["id"]
 
     async def _need_trail(self, workspace: str | None) -> None:
-        """What belongs to no workspace has a trail as well."""
+        """What belongs to no workspace has a trail as well. What was refused until now is in it."""
+        await self.notes.flush()
         if workspace is not None and workspace != EVERYWHERE:
             await self._need_workspace(workspace)
 
