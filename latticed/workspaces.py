@@ -6,7 +6,7 @@ from typing import Any
 
 from latticed.clock import to_text
 from latticed.engine.limits import Limits
-from latticed.errors import Conflict, NotFound
+from latticed.errors import Conflict, Invalid, NotFound
 from latticed.failpoints import hit
 from latticed.models.people import EVERYWHERE, Principal, WorkspaceRequest
 from latticed.models.records import Once
@@ -36,11 +36,15 @@ class Workspaces(ABC):
     async def list_workspaces(
         self, principal: Principal, *, limit: int = 50, cursor: str | None = None
     ) -> dict[str, Any]:  # fmt: skip
-        """The workspaces that this principal may enter."""
+        """A page of the workspaces that this principal may enter, newest first.
+
+        Raises:
+            Invalid: a made-up cursor.
+        """
         only = None if principal.workspace == EVERYWHERE else principal.workspace
-        rows = await self._store.list_workspaces(cursor, limit, only)
+        rows = await self._store.list_workspaces(None if cursor is None else _place(cursor), limit, only)
         items = [{"name": row.name, "created_at": to_text(row.created_at)} for row in rows]
-        return {"items": items, "next_cursor": items[-1]["name"] if len(items) == limit else None}
+        return {"items": items, "next_cursor": _cursor(rows[-1]) if len(items) == limit else None}
 
     async def create_workspace(
         self, request: WorkspaceRequest, principal: Principal, once: Once | None = None
@@ -113,3 +117,16 @@ class Workspaces(ABC):
         ]
         queued = sum(n for (_, status), n in counts.items() if status in ("queued", "retrying"))
         return {"items": items, "next_cursor": None, **self._limits.view(workspace, sum(counts.values()), queued)}
+
+
+def _cursor(row: Any) -> str:
+    return f"{row.created_at}-{row.name}"
+
+
+def _place(cursor: str) -> tuple[int, str]:
+    """The time and the name in a cursor."""
+    created_at, dash, name = cursor.partition("-")
+    if not (dash and name and created_at.isascii() and created_at.isdecimal() and len(created_at) <= 18):
+        message = "this cursor was made up; use next_cursor of an earlier page"
+        raise Invalid(message, [{"loc": ["query", "cursor"], "msg": message}])
+    return int(created_at), name
