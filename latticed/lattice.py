@@ -68,7 +68,6 @@ class Lattice(People, Workspaces, Auditing, Hooking, Timelines):
         self._known_workspaces: set[str] = set()
         self._permits = Permits(clock)
         self.notes = Notes(store, clock)
-        self.draining = False
 
     def _forget_workspace(self, workspace: str) -> None:
         super()._forget_workspace(workspace)
@@ -93,8 +92,7 @@ class Lattice(People, Workspaces, Auditing, Hooking, Timelines):
     async def _submit(
         self, workspace: str, submission: Submission, principal: Principal, once: Once | None, **lineage: Any
     ) -> tuple[dict[str, Any], bool]:  # fmt: skip
-        if self.draining:
-            raise Unavailable("the daemon is stopping and takes no new runs; try again when it is back")
+        self._need_open("runs")
         began = self._clock.monotonic()
         await self._need_workspace(workspace)
         hit("submit.before")

@@ -53,7 +53,9 @@ class Workspaces(ABC):
 
         Raises:
             Conflict: it is there already, or being removed; or the key was used with another body.
+            Unavailable: draining, or the store is away.
         """
+        self._need_open("workspaces")
         if request.name in self._removed:
             raise Conflict(f"workspace {request.name!r} is still being removed; its name is free again once it is gone")
         replayed = await self._store.create_workspace(request.name, principal, once)
@@ -94,6 +96,10 @@ class Workspaces(ABC):
     @abstractmethod
     def _forget_workspace(self, workspace: str) -> None:
         """Nobody comes in by a token of this workspace, and nobody reads or waits on in it."""
+
+    @abstractmethod
+    def _need_open(self, what: str) -> None:
+        """Returns unless the daemon drains, and takes nothing new; else raises Unavailable."""
 
     @abstractmethod
     async def _need_workspace(self, workspace: str) -> None:
