@@ -1,11 +1,14 @@
 """The facade's audit trail: who did what, and who was refused."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import closing
 from typing import Any
 
-from latticed.errors import Invalid
-from latticed.models.people import EVERYWHERE
+from latticed.errors import Invalid, Unauthenticated
+from latticed.models.people import EVERYWHERE, Principal
+from latticed.notes import Notes
+from latticed.permits import Permits
 from latticed.ports import FacadeStore
 
 BATCH = 500
@@ -16,6 +19,8 @@ class Auditing(ABC):
     """The verbs of the audit trail, for the facade. A workspace of None is all of them, and what belongs to none."""
 
     _store: FacadeStore
+    _permits: Permits
+    notes: Notes
 
     async def list_audit(
         self, workspace: str | None, *, limit: int = 50, cursor: str | None = None, **filters: Any
@@ -37,25 +42,32 @@ class Auditing(ABC):
         items = await self._store.list_audit(workspace, _given(filters), before=before, limit=limit)
         return {"items": items, "next_cursor": str(items[-1]["id"]) if len(items) == limit else None}
 
-    async def export_audit(self, workspace: str | None, **filters: Any) -> AsyncIterator[list[dict[str, Any]]]:
+    async def export_audit(
+        self, workspace: str | None, reader: Principal, **filters: Any
+    ) -> AsyncGenerator[list[dict[str, Any]]]:
         """The whole trail as it is now, oldest first, a batch at a time. Filters as for `list_audit`.
 
         Raises:
             NotFound: no such workspace.
+            Unauthenticated: the reader may not read on.
         """
-        await self._need_trail(workspace)
-        newest = await self._store.list_audit(workspace, {}, limit=1)
-        last, after = (newest[0]["id"] if newest else 0), 0
-        while after < last:
-            found = await self._store.list_audit(workspace, _given(filters), after=after, limit=BATCH)
-            if within := [row for row in found if row["id"] <= last]:
-                yield within
-            if len(found) < BATCH:
-                return
-            after = found[-1]["id"]
+        with closing(self._permits.give(reader, workspace or EVERYWHERE)) as permit:
+            await self._need_trail(workspace)
+            newest = await self._store.list_audit(workspace, {}, limit=1)
+            last, after = (newest[0]["id"] if newest else 0), 0
+            while after < last:
+                found = await self._store.list_audit(workspace, _given(filters), after=after, limit=BATCH)
+                if permit.ended.is_set():
+                    raise Unauthenticated
+                if within := [row for row in found if row["id"] <= last]:
+                    yield within
+                if len(found) < BATCH:
+                    return
+                after = found[-1]["id"]
 
     async def _need_trail(self, workspace: str | None) -> None:
-        """What belongs to no workspace has a trail as well."""
+        """What belongs to no workspace has a trail as well. What was refused until now is in it."""
+        await self.notes.flush()
         if workspace is not None and workspace != EVERYWHERE:
             await self._need_workspace(workspace)
 

@@ -41,7 +41,7 @@ from latticed.ids import BOOT, new
 from latticed.lattice import Lattice
 from latticed.listening import CannotListen, address, open_doors
 from latticed.metrics import Metrics
-from latticed.models.people import EVERYWHERE, WorkspaceRequest
+from latticed.models.people import EVERYWHERE, TokenRequest
 from latticed.people import DAEMON, make_token, new_token_text
 from latticed.signals import Signals
 from latticed.store import Store, open_store, upgrade
@@ -340,31 +340,27 @@ def migrate(config: Config) -> str:
     return upgrade(store_url(config), config.store.busy_seconds)
 
 
-def create_token(
-    config: Config, workspace: str, role: str, lanes: list[str], expires_seconds: float | None, name: str
-) -> dict[str, Any]:
+def create_token(config: Config, workspace: str, asked: TokenRequest) -> dict[str, Any]:
     """Makes a token, also while the daemon runs; as models.people.NewToken.
 
     Raises:
+        NotFound: no such workspace.
         WrongVersion: the database is missing or of another version.
         Unavailable: the store is away.
     """
-    return asyncio.run(_create_token(config, workspace, role, lanes, expires_seconds, name))
+    return asyncio.run(_create_token(config, workspace, asked))
 
 
-async def _create_token(
-    config: Config, workspace: str, role: str, lanes: list[str], expires_seconds: float | None, name: str
-) -> dict[str, Any]:
+async def _create_token(config: Config, workspace: str, asked: TokenRequest) -> dict[str, Any]:
     clock = SystemClock()
     store = await open_store(store_url(config), clock, exclusive=False, busy_seconds=config.store.busy_seconds)
     store.start(lambda commit: None)
     try:
         if workspace != EVERYWHERE and not await store.has_workspace(workspace):
-            WorkspaceRequest(name=workspace)
             raise NotFound(f"there is no workspace {workspace!r}")
         _, made = await make_token(
-            store, clock, workspace=workspace, role=role, name=name or f"{role} by command line",
-            lanes=lanes or None, expires_seconds=expires_seconds, by="latticed token create",
+            store, clock, workspace=workspace, role=asked.role, name=asked.name, lanes=asked.lanes,
+            expires_seconds=asked.expires_seconds, by="latticed token create",
         )  # fmt: skip
         assert made is not None
         return made

@@ -31,7 +31,6 @@ class Hooking(ABC):
     _hooks: Registry
     _hooks_store: HooksStore
     _receivers: Receivers
-    draining: bool
 
     async def list_hooks(self, workspace: str, *, limit: int = 50, cursor: str | None = None) -> dict[str, Any]:
         """A page of the hooks of a workspace, as models.registering.HookPage.
@@ -84,8 +83,7 @@ class Hooking(ABC):
             Forbidden: it names a secret, for a token of one workspace.
             Unavailable: draining, or the store is away.
         """
-        if self.draining:
-            raise Unavailable("the daemon is stopping and takes no new hooks; try again when it is back")
+        self._need_open("hooks")
         await self._need_workspace(workspace)
         _may_sign(principal, request)
         hook = HookSpec(request.name, self._in(workspace, request), ids.new(ids.HOOK), workspace)
@@ -202,6 +200,10 @@ class Hooking(ABC):
         return await self.get_delivery(workspace, delivery_id)
 
     # How
+
+    @abstractmethod
+    def _need_open(self, what: str) -> None:
+        """Returns unless the daemon drains, and takes nothing new; else raises Unavailable."""
 
     @abstractmethod
     async def _need_workspace(self, workspace: str) -> None:

@@ -14,7 +14,7 @@ from latticed.engine.dispatcher import Dispatcher
 from latticed.engine.executor import Executor
 from latticed.engine.limits import Limits
 from latticed.engine.scheduler import Scheduler
-from latticed.errors import Busy, Conflict, Invalid, NotFound, Unavailable
+from latticed.errors import Busy, Conflict, Invalid, NotFound, Unauthenticated, Unavailable
 from latticed.failpoints import hit
 from latticed.hooking import Hooking
 from latticed.hooks.registry import Registry as HookRegistry
@@ -68,7 +68,6 @@ class Lattice(People, Workspaces, Auditing, Hooking, Timelines):
         self._known_workspaces: set[str] = set()
         self._permits = Permits(clock)
         self.notes = Notes(store, clock)
-        self.draining = False
 
     def _forget_workspace(self, workspace: str) -> None:
         super()._forget_workspace(workspace)
@@ -93,8 +92,7 @@ class Lattice(People, Workspaces, Auditing, Hooking, Timelines):
     async def _submit(
         self, workspace: str, submission: Submission, principal: Principal, once: Once | None, **lineage: Any
     ) -> tuple[dict[str, Any], bool]:  # fmt: skip
-        if self.draining:
-            raise Unavailable("the daemon is stopping and takes no new runs; try again when it is back")
+        self._need_open("runs")
         began = self._clock.monotonic()
         await self._need_workspace(workspace)
         hit("submit.before")
@@ -140,16 +138,23 @@ class Lattice(People, Workspaces, Auditing, Hooking, Timelines):
         before = _cursor(ids.RUN, cursor)
         return page(await self._store.list_runs(workspace, filters, tags, before, limit), limit)
 
-    async def wait_for(self, workspace: str, run_id: str, seconds: float) -> dict[str, Any]:
-        """A run once it is over or awaits an approval, or after so many seconds, or when the daemon drains."""
+    async def wait_for(self, workspace: str, run_id: str, principal: Principal, seconds: float) -> dict[str, Any]:
+        """A run once it is over or awaits an approval, or after so many seconds, or when the daemon drains.
+
+        Raises:
+            Unauthenticated: at once, when the principal may not read any more.
+            NotFound: the run is gone.
+        """
+        permit = self._permits.give(principal, workspace)
         channel = self._broker.open_run(run_id)
         cursor = channel.last
         # What is being executed here is known not to be over, and what comes from now on comes by the channel.
         live = self._executor.live.get(run_id)
         known = run_id in self._dispatcher.claiming or (live is not None and not live.settling)
         try:
-            async with asyncio.timeout(seconds):
-                while not self.draining and workspace not in self._removed:
+            async with asyncio.timeout(seconds) as limit:
+                permit.then = lambda: _pass(limit)
+                while not (self.draining or permit.ended.is_set()):
                     more = channel.more
                     if not known:
                         found = await self._store.find_status(workspace, run_id)
@@ -164,7 +169,10 @@ class Lattice(People, Workspaces, Auditing, Hooking, Timelines):
         except TimeoutError:
             pass
         finally:
+            permit.close()
             self._broker.close(channel)
+        if permit.ended.is_set():
+            raise Unauthenticated
         return await self.get_run(workspace, run_id)
 
     async def stop(
@@ -334,6 +342,12 @@ class Lattice(People, Workspaces, Auditing, Hooking, Timelines):
 def page(items: list[dict[str, Any]], limit: int) -> dict[str, Any]:
     """A page, with a cursor if there may be more."""
     return {"items": items, "next_cursor": items[-1]["id"] if len(items) == limit else None}
+
+
+def _pass(limit: asyncio.Timeout) -> None:
+    """The time is over now."""
+    if not limit.expired():
+        limit.reschedule(0)
 
 
 def _run_id(text: str) -> str:

@@ -1,8 +1,8 @@
 """What is kept of requests that change nothing, without one of them waiting for it.
 
 Refusals go into the audit trail, and tokens are marked with their last use. Both are gathered in memory and written
-together, at most once a second. A flood is bounded: of what does not fit in a second only the number is kept. While
-the store is away nothing is kept but that number, and no answer is the later or another for it.
+together, at most once a second and before the trail is read. A flood is bounded: beyond a burst of refusals only their
+number is kept. While the store is away nothing is kept but that number, and no answer is the later or another for it.
 """
 
 import asyncio
@@ -20,8 +20,10 @@ log = structlog.get_logger()
 
 PAUSE_SECONDS = 1.0
 """Between two writes."""
-MOST_ROWS = 20
-"""Refusals that are kept of one pause; of more only their number."""
+MOST_ROWS = 1000
+"""Refusals that are kept at once; of more only their number."""
+ROW_SECONDS = 1 / 16
+"""After how long one more is."""
 USED_MICROSECONDS = 60_000_000
 """How exactly the last use of a token is known."""
 
@@ -57,15 +59,21 @@ class Notes:
         self._clock = clock
         self._refusals: list[Refusal] = []
         self._left_out = 0
+        self._full_at = 0.0
+        """When a whole burst can be kept again, by the monotonic clock."""
         self._unwritten: dict[str, int] = {}
         self._used: dict[str, int] = {}
         self._away = False
         self._task: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
         self._hurry = asyncio.Event()
 
     def refused(self, refusal: Refusal) -> None:
         """Somebody was refused; kept with those of the workspace of whoever asked, if that is known."""
-        if len(self._refusals) < MOST_ROWS:
+        now = self._clock.monotonic()
+        full_at = max(self._full_at, now) + ROW_SECONDS
+        if full_at - now <= MOST_ROWS * ROW_SECONDS:
+            self._full_at = full_at
             self._refusals.append(refusal)
         else:
             self._left_out += 1
@@ -87,6 +95,10 @@ class Notes:
         """A token is worth nothing any more; its last use is still written."""
         self._used.pop(token_id, None)
 
+    async def flush(self) -> None:
+        """Returns once what was noted by now is written, or the store has not taken it."""
+        await asyncio.shield(asyncio.ensure_future(self._write()))
+
     async def close(self) -> None:
         """Writes what is left, if the store takes it."""
         self._hurry.set()
@@ -95,13 +107,26 @@ class Notes:
 
     def _start(self) -> None:
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._write(), name="notes")
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="notes")
+
+    async def _run(self) -> None:
+        while self._refusals or self._left_out or self._unwritten:
+            await self._write()
+            if self._away and self._hurry.is_set():
+                return
+            try:
+                async with asyncio.timeout(PAUSE_SECONDS):
+                    await self._hurry.wait()
+            except TimeoutError:
+                pass
 
     async def _write(self) -> None:
-        while self._refusals or self._left_out or self._unwritten:
+        async with self._writing:
             refusals, self._refusals = self._refusals, []
             left_out, self._left_out = self._left_out, 0
             used, self._unwritten = self._unwritten, {}
+            if not (refusals or left_out or used):
+                return
             try:
                 acts = await self._told(refusals)
                 if left_out:
@@ -114,13 +139,6 @@ class Notes:
                 if not self._away:
                     log.warning("notes_not_written", refusals=self._left_out, reason=error.detail)
                 self._away = True
-                if self._hurry.is_set():
-                    return
-            try:
-                async with asyncio.timeout(PAUSE_SECONDS):
-                    await self._hurry.wait()
-            except TimeoutError:
-                pass
 
     async def _told(self, refusals: list[Refusal]) -> list[Act]:
         names = {each.named for each in refusals if each.named is not None}

@@ -11,7 +11,7 @@ import orjson
 
 from latticed import ids
 from latticed.clock import Clock, to_text
-from latticed.errors import Forbidden, Invalid, NotFound, Unauthenticated
+from latticed.errors import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable
 from latticed.models.people import EVERYWHERE, Principal, TokenRequest
 from latticed.models.records import Once
 from latticed.models.views import token_view
@@ -116,6 +116,7 @@ class People(ABC):
     notes: Notes
 
     def __init__(self) -> None:
+        self.draining = False
         self._tokens = Roster()
         self._sessions = Roster()
 
@@ -175,6 +176,10 @@ class People(ABC):
             # Another session that expires in the same microsecond is only asked for again.
             self._forget(lambda who: who == session)
 
+    def _need_open(self, what: str) -> None:
+        if self.draining:
+            raise Unavailable(f"the daemon is stopping and takes no new {what}; try again when it is back")
+
     async def _need_workspace(self, workspace: str) -> None:
         if workspace not in self._known_workspaces:
             if not await self._store.has_workspace(workspace):
@@ -223,7 +228,9 @@ class People(ABC):
         Raises:
             Forbidden: it could do more than the one that asks for it.
             Conflict: the key was used with another body.
+            Unavailable: draining, or the store is away.
         """
+        self._need_open("tokens")
         await self._need_scope(workspace)
         if not (principal.may(request.role) and principal.enters(workspace)):
             raise Forbidden("a token cannot make one that may do more than itself")

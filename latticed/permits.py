@@ -1,4 +1,4 @@
-"""Leave to read on: a stream lives no longer than what its reader came in by."""
+"""Leave to read on: what goes on for a while lives no longer than what its reader came in by."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,9 +11,9 @@ LONGEST_SECONDS = 86_400.0
 
 
 class Permit:
-    """One stream's leave to go on, for as long as the token or session it was opened by is worth something."""
+    """One reader's leave to go on, for as long as the token or session it came in by is worth something."""
 
-    __slots__ = ("_permits", "_timer", "ended", "principal", "workspace")
+    __slots__ = ("_permits", "_timer", "ended", "principal", "then", "workspace")
 
     def __init__(self, permits: "Permits", principal: Principal, workspace: str) -> None:
         self._permits = permits
@@ -22,6 +22,8 @@ class Permit:
         self.workspace = workspace
         self.ended = asyncio.Event()
         """Set at once when it is over: by revocation, expiry, sign-out, or because the daemon ends."""
+        self.then: Callable[[], object] | None = None
+        """What is done at once when it is over, by a reader that waits for something else than that."""
 
     def watch(self, clock: Clock) -> None:
         """Ends at the principal's expiry."""
@@ -30,13 +32,19 @@ class Permit:
             return
         left = (expires_at - clock.now()) / 1_000_000
         if left <= 0:
-            self.ended.set()
+            self.end()
         else:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(min(left, LONGEST_SECONDS), self.watch, clock)
 
+    def end(self) -> None:
+        """It is over."""
+        self.ended.set()
+        if self.then is not None:
+            self.then()
+
     def close(self) -> None:
-        """Its stream is over."""
+        """Its reader is through."""
         if self._timer is not None:
             self._timer.cancel()
         self._permits.open.discard(self)
@@ -51,11 +59,11 @@ class Permits:
         self.open: set[Permit] = set()
 
     def give(self, principal: Principal, workspace: str) -> Permit:
-        """Leave for one stream; to be closed with it."""
+        """Leave for one reader; to be closed by it."""
         permit = Permit(self, principal, workspace)
         self.open.add(permit)
         if self._shut:
-            permit.ended.set()
+            permit.end()
         permit.watch(self._clock)
         return permit
 
@@ -63,10 +71,10 @@ class Permits:
         """Ends those that are meant, at once."""
         for permit in self.open:
             if meant(permit):
-                permit.ended.set()
+                permit.end()
 
     def shut(self) -> None:
         """Ends all there are and will be."""
         self._shut = True
         for permit in self.open:
-            permit.ended.set()
+            permit.end()

@@ -205,8 +205,8 @@ class FacadeStore(Writes, Protocol):
         one that comes too late."""
         ...
 
-    async def list_workspaces(self, after: str | None, limit: int, only: str | None) -> list[Any]:
-        """Workspaces by name, each with `name` and `created_at` (microseconds)."""
+    async def list_workspaces(self, before: tuple[int, str] | None, limit: int, only: str | None) -> list[Any]:
+        """Workspaces, newest first, each with `name` and `created_at` (microseconds)."""
         ...
 
     async def create_workspace(self, name: str, by: Principal | str, once: Once | None = None) -> bool:

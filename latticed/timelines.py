@@ -95,7 +95,7 @@ class RunTimeline(Timeline):
         if self.known in TERMINAL:
             self.final_status = self.known
         elif found or await self._store.find_status(self.permit.workspace, self.run_id) is None:
-            self.permit.ended.set()
+            self.permit.end()
         return []
 
     def _see(self, last: EventRecord) -> None:

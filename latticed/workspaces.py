@@ -6,19 +6,18 @@ from typing import Any
 
 from latticed.clock import to_text
 from latticed.engine.limits import Limits
-from latticed.errors import Conflict, NotFound
+from latticed.errors import Conflict, Invalid, NotFound
 from latticed.failpoints import hit
 from latticed.models.people import EVERYWHERE, Principal, WorkspaceRequest
 from latticed.models.records import Once
 from latticed.plugins import Registry
-from latticed.ports import Broker, FacadeStore
+from latticed.ports import FacadeStore
 
 
 class Workspaces(ABC):
     """The verbs of workspaces, for the facade."""
 
     _store: FacadeStore
-    _broker: Broker
     _limits: Limits
     _registry: Registry
     _removed: set[str]
@@ -37,11 +36,15 @@ class Workspaces(ABC):
     async def list_workspaces(
         self, principal: Principal, *, limit: int = 50, cursor: str | None = None
     ) -> dict[str, Any]:  # fmt: skip
-        """The workspaces that this principal may enter."""
+        """A page of the workspaces that this principal may enter, newest first.
+
+        Raises:
+            Invalid: a made-up cursor.
+        """
         only = None if principal.workspace == EVERYWHERE else principal.workspace
-        rows = await self._store.list_workspaces(cursor, limit, only)
+        rows = await self._store.list_workspaces(None if cursor is None else _place(cursor), limit, only)
         items = [{"name": row.name, "created_at": to_text(row.created_at)} for row in rows]
-        return {"items": items, "next_cursor": items[-1]["name"] if len(items) == limit else None}
+        return {"items": items, "next_cursor": _cursor(rows[-1]) if len(items) == limit else None}
 
     async def create_workspace(
         self, request: WorkspaceRequest, principal: Principal, once: Once | None = None
@@ -50,7 +53,9 @@ class Workspaces(ABC):
 
         Raises:
             Conflict: it is there already, or being removed; or the key was used with another body.
+            Unavailable: draining, or the store is away.
         """
+        self._need_open("workspaces")
         if request.name in self._removed:
             raise Conflict(f"workspace {request.name!r} is still being removed; its name is free again once it is gone")
         replayed = await self._store.create_workspace(request.name, principal, once)
@@ -86,12 +91,15 @@ class Workspaces(ABC):
         self._removed.add(workspace)
         self._forget_workspace(workspace)
         self._limits.forget(workspace)
-        self._broker.ring_all()  # Who waits for a run of it gets an answer.
         self._prune()
 
     @abstractmethod
     def _forget_workspace(self, workspace: str) -> None:
-        """Nobody comes in by a token of this workspace, and nobody reads on in it."""
+        """Nobody comes in by a token of this workspace, and nobody reads or waits on in it."""
+
+    @abstractmethod
+    def _need_open(self, what: str) -> None:
+        """Returns unless the daemon drains, and takes nothing new; else raises Unavailable."""
 
     @abstractmethod
     async def _need_workspace(self, workspace: str) -> None:
@@ -115,3 +123,16 @@ class Workspaces(ABC):
         ]
         queued = sum(n for (_, status), n in counts.items() if status in ("queued", "retrying"))
         return {"items": items, "next_cursor": None, **self._limits.view(workspace, sum(counts.values()), queued)}
+
+
+def _cursor(row: Any) -> str:
+    return f"{row.created_at}-{row.name}"
+
+
+def _place(cursor: str) -> tuple[int, str]:
+    """The time and the name in a cursor."""
+    created_at, dash, name = cursor.partition("-")
+    if not (dash and name and created_at.isascii() and created_at.isdecimal() and len(created_at) <= 18):
+        message = "this cursor was made up; use next_cursor of an earlier page"
+        raise Invalid(message, [{"loc": ["query", "cursor"], "msg": message}])
+    return int(created_at), name

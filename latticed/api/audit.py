@@ -1,6 +1,7 @@
 """The audit trail: pages of JSON, or the whole of it as JSON lines."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 import orjson
@@ -41,7 +42,7 @@ async def _trail(call: Call[Any, None], workspace: str | None) -> Reply:
         for name in ("limit", "cursor"):
             if name in query.model_fields_set:
                 raise invalid_query(name, "JSON lines are the whole trail; narrow it with since and until")
-        batches = call.lattice.export_audit(workspace, **filters)
+        batches = call.lattice.export_audit(workspace, call.principal, **filters)
         return Reply(200, stream=_Lines(await anext(batches, []), batches, call.request_id))
     page = await call.lattice.list_audit(workspace, limit=query.limit, cursor=query.cursor, **filters)
     return json_reply(200, page)
@@ -50,7 +51,7 @@ async def _trail(call: Call[Any, None], workspace: str | None) -> Reply:
 class _Lines:
     """One JSON object a line, as they are read: no more than a batch of them is held."""
 
-    def __init__(self, first: list[dict[str, Any]], others: AsyncIterator[list[dict[str, Any]]], request_id: bytes):
+    def __init__(self, first: list[dict[str, Any]], others: AsyncGenerator[list[dict[str, Any]]], request_id: bytes):
         self._batch = first
         self._others = others
         self._request_id = request_id
@@ -60,10 +61,11 @@ class _Lines:
         headers = [(b"content-type", JSON_LINES.encode()), NO_STORE, NO_SNIFFING, (b"x-request-id", self._request_id)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         try:
-            while self._batch and scope["method"] != "HEAD":
-                lines = b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in self._batch)
-                await send({"type": "http.response.body", "body": lines, "more_body": True})
-                self._batch = await anext(self._others, [])
+            async with aclosing(self._others):
+                while self._batch and scope["method"] != "HEAD":
+                    lines = b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in self._batch)
+                    await send({"type": "http.response.body", "body": lines, "more_body": True})
+                    self._batch = await anext(self._others, [])
         except LatticedError as error:
             # The server closes the connection, since the answer is not whole: the reader must not take it for that.
             log.warning("export_cut", code=error.code, detail=error.detail)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from latticed.api.auth import authenticate
 from latticed.api.exchange import Call, Reply, json_reply
 from latticed.api.idempotency import made_reply, once
 from latticed.api.queries import (
@@ -23,7 +24,8 @@ from latticed.models.runs import CancelRequest, RerunRequest, SignalRequest, Sto
 async def _accepted(call: Call[WaitQuery, Any], run: dict[str, Any], replayed: bool) -> Reply:
     if call.query.wait:
         try:
-            run = await call.lattice.wait_for(call.workspace, run["id"], call.query.wait)
+            who = await authenticate(call.lattice, call.headers)  # They may have been revoked meanwhile.
+            run = await call.lattice.wait_for(call.workspace, run["id"], who, call.query.wait)
         except LatticedError:
             # The run is on disk: that is the answer, whatever happened to the waiting.
             pass

@@ -97,12 +97,22 @@ def create_token(
     state_dir: StateDirFlag = None,
 ) -> None:
     """Makes a token and prints it, this once."""
+    from pydantic import ValidationError
+
+    from latticed.api.queries import complaints
+    from latticed.models.people import TokenRequest
+
     seconds = None if expires is None else parse_duration(expires)
+    name = name or f"{role} by command line"
+    try:
+        asked = TokenRequest(name=name, role=role, lanes=lane or None, expires_seconds=seconds)
+    except ValidationError as error:
+        raise complaints(error, "token") from None
     settings = _prepare(config, state_dir)
 
     import latticed.daemon as daemon
 
-    made = daemon.create_token(settings, workspace, role, lane or [], seconds, name)
+    made = daemon.create_token(settings, workspace, asked)
     typer.echo(json.dumps(made) if as_json else made["token"])
 
 

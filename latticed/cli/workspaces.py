@@ -58,14 +58,10 @@ def _workspace_lines(workspace: dict[str, Any], screen: Screen) -> Iterator[str]
     yield from fields([("created", screen.when(workspace["created_at"]))])
     limits, use = workspace["limits"], workspace["use"]
     yield from fields(
-        (name.replace("_", " "), str(use[name]) if most is None else f"{_number(use[name])} of {most}")
+        (name.replace("_", " "), str(use[name]) if most is None else f"{use[name]} of {most}")
         for name, most in limits.items()
         if most is not None or use[name] is not None
     )
-
-
-def _number(known: int | None) -> str:
-    return "?" if known is None else str(known)
 
 
 def _workspace_table(page: dict[str, Any], screen: Screen) -> Iterator[str]:

@@ -355,11 +355,10 @@ class Limits(Loop):
     def view(self, workspace: str, active: int, queued: int) -> dict[str, Any]:
         """The limits of a workspace and its use of them, given what it has of runs: as models.limits has it."""
         limits = self._settings.limits_of(workspace)
-        use = self._uses.get(workspace)
+        use = self._uses.get(workspace) or _Use(limits)
         counted: dict[str, int | None] = {"active_runs": active, "queued_runs": queued}
         for name in ("submissions_per_minute", "event_bytes", "storage_bytes"):
-            known = use is not None and getattr(limits, name) is not None
-            counted[name] = self._taken(use, name) if known and use is not None else None
+            counted[name] = self._taken(use, name) if name in limits.given else None
         return {"limits": limits.model_dump(), "use": counted}
 
 

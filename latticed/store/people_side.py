@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Select, delete, exists, or_, select, update
+from sqlalchemy import ColumnElement, Select, delete, exists, or_, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert as insert_ignoring
 
 from latticed.clock import to_text
@@ -37,11 +37,12 @@ _USED = d.update_statement(update(tokens).values(used_at=_MARK.c.at).where(token
 class PeopleSide(EngineSide):
     """Who may come in, where, and what they did."""
 
-    async def list_workspaces(self, after: str | None, limit: int, only: str | None) -> list[Any]:
-        """Workspaces by name."""
-        statement = select(workspaces).where(_THERE).order_by(workspaces.c.name).limit(limit)
-        if after is not None:
-            statement = statement.where(workspaces.c.name > after)
+    async def list_workspaces(self, before: tuple[int, str] | None, limit: int, only: str | None) -> list[Any]:
+        """Workspaces, newest first, from below a time of creation and a name."""
+        age = (workspaces.c.created_at, workspaces.c.name)
+        statement = select(workspaces).where(_THERE).order_by(*(column.desc() for column in age)).limit(limit)
+        if before is not None:
+            statement = statement.where(tuple_(*age) < before)
         if only is not None:
             statement = statement.where(workspaces.c.name == only)
         return list(await self.read(statement))

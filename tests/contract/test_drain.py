@@ -37,6 +37,24 @@ def released(one: Daemon, run_id: str) -> bool:
     return [event["data"] for event in one.events(run_id, "run.released")] == [{"reason": "drain"}]
 
 
+def test_while_it_drains_nothing_is_made(daemon: Make) -> None:
+    one = daemon(config={"runs": {"drain_seconds": 10.0}})
+    run_id = begun(one, "stepper_slow", {"seconds": 60})
+    draining(one)
+    for path, body in (
+        (one.path("runs"), {"target": "echo", "goal": "x"}),
+        (one.path("tokens"), {"role": "viewer"}),
+        ("/v1/tokens", {"role": "viewer"}),
+        ("/v1/workspaces", {"name": "late"}),
+        (one.path("hooks"), {"name": "late", "point": "post_run", "url": "https://example.org/late"}),
+    ):
+        answer = one.client.post(path, json=body)
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable"), path
+        assert answer.headers["retry-after"]
+    one.stop_run(run_id, mode="kill")
+    assert one.wait_exit() == 0
+
+
 def test_a_drain_ends_what_is_under_way_and_gives_the_rest_back(daemon: Make, tmp_path: Path) -> None:
     effects = {name: tmp_path / name for name in ("slow", "cut", "ending")}
     one = daemon(

@@ -22,6 +22,7 @@ LIMITS: dict[str, dict[str, Any]] = {
     "quiet": {"event_bytes": 2_000},
     "shut": {"active_runs": 0},
     "lifted": {"queued_runs": "none"},
+    "unused": {"submissions_per_minute": 5, "event_bytes": 1000, "storage_bytes": 1000},
 }
 CONFIG: dict[str, Any] = {
     "limits": {"queued_runs": 1000},
@@ -219,6 +220,13 @@ def test_limits_of_a_workspace_come_before_those_for_all_and_are_shown(limited: 
     refused(submit(limited, "shut"), "active_runs", 0)
     figures = limited.client.get("/metrics").text
     assert 'latticed_refusals_total{limit="active_runs",workspace="shut"} 1.0' in figures
+
+
+def test_of_what_is_limited_the_use_is_known_from_the_beginning(limited: Daemon) -> None:
+    none = {"active_runs": 0, "queued_runs": 0}
+    for _ in range(2):
+        assert use(limited, "unused") == none | dict.fromkeys(LIMITS["unused"], 0)
+        limited.restart()
 
 
 def test_a_reload_changes_limits(limited: Daemon) -> None:

@@ -157,6 +157,24 @@ def test_what_was_accepted_is_never_lost_to_a_removal_that_was_not_forced(one: D
     assert outcomes <= {204, 409}
 
 
+def test_they_are_listed_newest_first_a_page_at_a_time(one: Daemon) -> None:
+    made = [made_workspace(one, f"listed-{name}") for name in "bacd"]
+    found: list[str] = []
+    page: dict[str, Any] = {"next_cursor": None}
+    while page["next_cursor"] or not found:
+        query = {"limit": 2} | ({"cursor": page["next_cursor"]} if found else {})
+        page = one.client.get("/v1/workspaces", params=query).json()
+        found += [each["name"] for each in page["items"]]
+        if len(found) == 2:  # A page goes on from where the last one was, also if that is gone.
+            assert remove(one, found[-1]) == 204
+            wait_until(lambda name=found[-1]: is_free(one, name))
+    assert found[:4] == made[::-1]
+    assert found[-1] == "default"
+    for cursor in ("listed-a", "x-default", "-", "1700000000000000", "9" * 30 + "-a"):
+        answer = one.client.get("/v1/workspaces", params={"cursor": cursor})
+        assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, ["query", "cursor"]), cursor
+
+
 def test_only_who_is_for_all_workspaces_removes_one(one: Daemon) -> None:
     name = made_workspace(one, "roles")
     for of, role in ((name, "admin"), (name, "operator"), ("*", "operator"), ("default", "admin")):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
@@ -9,7 +10,18 @@ import pytest
 
 from latticed.api.attempts import BURST
 from tests.conftest import Daemon, wait_until
-from tests.people import COOKIES, Browser, Stream, bearer, made_token, signed_in, streaming, trail, wait_trail
+from tests.people import (
+    COOKIES,
+    Browser,
+    Stream,
+    bearer,
+    made_token,
+    made_workspace,
+    signed_in,
+    streaming,
+    trail,
+    wait_trail,
+)
 
 Make = Callable[..., Daemon]
 
@@ -237,6 +249,33 @@ def test_a_token_is_no_cookie_and_a_cookie_no_token(live: Daemon) -> None:
     assert live.stranger.get("/v1/whoami", headers=bearer(text)).status_code == 401
     assert live.stranger.get("/v1/whoami", headers={"Cookie": f"latticed_session={live.token}"}).status_code == 401
     assert Browser(live, live.url)("POST", "/v1/session", json={"token": text}).status_code == 401
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired", "signed out", "removed"])
+def test_who_waits_for_a_run_is_answered_at_the_end_of_what_they_came_in_by(live: Daemon, how: str) -> None:
+    name = made_workspace(live, f"waits-{how.replace(' ', '-')}")
+    made = made_token(live, name, "operator", expires_seconds=1.5 if how == "expired" else None)
+    browser = signed_in(live, made["token"])
+    runs = lambda: live.client.get(live.path("runs", name)).json()["items"]  # noqa: E731
+
+    def wait() -> httpx2.Response:
+        body = {"target": "signaller", "goal": "x"}
+        return browser("POST", live.path("runs", name), params={"wait": 50}, json=body, timeout=20)
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(wait)
+        run = wait_until(lambda: [run for run in runs() if run["status"] == "waiting"])[0]
+        if how == "revoked":
+            live.client.delete(live.path(f"tokens/{made['id']}", name))
+        elif how == "signed out":
+            Browser(live, live.url, browser.cookie)("DELETE", "/v1/session")
+        elif how == "removed":
+            live.client.delete(f"/v1/workspaces/{name}", params={"force": "true"})
+        answer = waiting.result()
+    assert (answer.status_code, answer.json()["accepted"], answer.json()["run"]["id"]) == (202, True, run["id"])
+    assert answer.json()["run"]["status"] == "queued", "nothing is shown that came after"
+    if how != "removed":
+        live.client.post(live.path(f"runs/{run['id']}/cancel", name))
 
 
 # --- guessing --------------------------------------------------------------------------------------------------------

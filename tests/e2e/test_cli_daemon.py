@@ -69,6 +69,9 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
         (["config", "show", "--config", "/no/such.toml"], 78, "latticed: /no/such.toml: cannot be read: No such file"),
         (["serve", "--state-dir", "/dev/null/x"], 78, "latticed: /dev/null/x: cannot be the state directory"),
         (["token", "create", "--workspace", "w", "--role", "admin", "--expires", "soon"], 2, "is not a duration"),
+        (["token", "create", "--workspace", "w", "--role", "admin", "--expires", "999999w"], 2, "expires_seconds: "),
+        (["token", "create", "--workspace", "w", "--role", "admin", "--lane", ""], 2, "lanes.0: "),
+        (["token", "create", "--workspace", "w", "--role", "admin", "--name", "x" * 201], 2, "name: "),
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_a_code(args: list[str], code: int, said: str) -> None:
@@ -289,10 +292,11 @@ def test_a_token_is_made_while_the_daemon_runs_and_opens_what_it_should(live: Da
     assert made["token"] not in live.log
 
 
-def test_a_token_of_a_workspace_that_is_not_there_is_not_found(live: Daemon) -> None:
-    options = ("--config", str(live.config_file), "--state-dir", str(live.state_dir), "--role", "viewer")
-    done = latticed("token", "create", "--workspace", "nope", *options, PYTHONPATH=live.environment["PYTHONPATH"])
-    assert (done.returncode, complaint(done)) == (4, "latticed: there is no workspace 'nope'")
+@pytest.mark.parametrize("workspace", ["not-there", "a b", ""])
+def test_there_is_no_token_of_a_workspace_that_is_not_there(live: Daemon, workspace: str) -> None:
+    options = ("--config", str(live.config_file), "--state-dir", str(live.state_dir), "--workspace", workspace)
+    done = latticed("token", "create", "--role", "viewer", *options, PYTHONPATH=live.environment["PYTHONPATH"])
+    assert (done.returncode, complaint(done)) == (4, f"latticed: there is no workspace {workspace!r}")
 
 
 def test_a_token_is_printed_alone_for_a_script_to_take(live: Daemon) -> None:

@@ -1,7 +1,7 @@
 """A facade that answers from memory, and a client that speaks ASGI to the app without a server between."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -113,7 +113,9 @@ class MemoryLattice:
             raise Unauthenticated
         return f"cookie-of-{token}", TOKENS[token]
 
-    async def export_audit(self, workspace: str | None, **filters: Any) -> AsyncIterator[list[dict[str, Any]]]:
+    async def export_audit(
+        self, workspace: str | None, reader: Principal, **filters: Any
+    ) -> AsyncGenerator[list[dict[str, Any]]]:
         for batch in self.answers.get("export_audit", []):
             yield batch
 

@@ -36,7 +36,7 @@ async def test_wait_holds_the_answer_and_shows_the_run_as_it_is_then() -> None:
     client.lattice.answers["wait_for"] = run_view(status="ok")
     answer = await client("POST", RUNS + "?wait=2.5", WORK)
     assert (answer.status, answer.json["run"]["status"]) == (202, "ok")
-    assert client.lattice.calls[1] == ("wait_for", ("default", RUN_ID, 2.5), {})
+    assert client.lattice.calls[1] == ("wait_for", ("default", RUN_ID, TOKENS["root"], 2.5), {})
 
 
 async def test_an_accepted_run_is_accepted_even_if_waiting_for_it_fails() -> None:

@@ -146,6 +146,7 @@ def test_a_refusal_is_one_line_on_stderr_and_its_own_exit_code(
         (["nonsense"], "No such command 'nonsense'"),
         (["runs", "list", "--jsn"], "No such option: --jsn"),
         (["runs", "show"], "Missing argument 'ID'"),
+        (["tokens", "create"], "Missing option '--role'. Choose from: viewer, operator, admin;"),
         (["runs", "stop", "run_1", "--mode", "soft"], "'soft' is not one of 'graceful', 'now', 'kill'"),
         (["runs", "list", "--status", "happy"], "'happy' is not one of"),
         (["run", "echo", "--input", "novalue"], "--input 'novalue' is not a pair"),

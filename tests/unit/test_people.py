@@ -12,7 +12,7 @@ from latticed.api.attempts import BURST, SECONDS_EACH, Attempts
 from latticed.errors import Busy, LatticedError, Unavailable
 from latticed.models.audit import Act
 from latticed.models.people import Principal
-from latticed.notes import MOST_ROWS, USED_MICROSECONDS, Notes, Refusal
+from latticed.notes import MOST_ROWS, ROW_SECONDS, USED_MICROSECONDS, Notes, Refusal
 from latticed.people import People, digest, new_token_text
 from latticed.permits import Permits
 from tests.wait import eventually
@@ -240,6 +240,19 @@ async def test_of_a_flood_the_first_and_the_number_are_kept() -> None:
     assert ledger.acts[-1][2:] == ("refused", "*", b'{"left_out":7}')
 
 
+async def test_after_a_flood_as_many_are_kept_as_time_has_passed() -> None:
+    ledger, clock = Ledger(), Hands()
+    notes = Notes(ledger, clock)
+    for turns, kept in ((0, MOST_ROWS), (3, 3), (2 * MOST_ROWS, MOST_ROWS)):
+        clock.micros += int(turns * ROW_SECONDS * 1_000_000)
+        for _ in range(2 * MOST_ROWS):
+            notes.refused(REFUSAL)
+        await notes.flush()
+        assert len(ledger.acts) == kept + 1, "these, and how many more there were"
+        ledger.acts.clear()
+    await notes.close()
+
+
 async def test_only_the_name_of_a_workspace_that_is_there_is_kept() -> None:
     ledger = Ledger()
     notes = Notes(ledger, Hands())
@@ -261,7 +274,7 @@ async def test_what_could_not_be_written_is_counted(monkeypatch: pytest.MonkeyPa
     await eventually(lambda: not notes._refusals)
     ledger.away = None
     await eventually(lambda: bool(ledger.acts))
-    assert [act.detail for act in ledger.acts] == [b'{"left_out":27}']
+    assert [act.detail for act in ledger.acts] == [b'{"left_out":%d}' % (MOST_ROWS + 7)]
     assert {"tok_ada": 1_000_000} in ledger.used
     await notes.close()
 
