@@ -309,7 +309,8 @@ async def innocent(ctx: Context, goal: str, inputs: Inputs) -> str:
 
 
 async def exiter(ctx: Context, goal: str, inputs: Inputs) -> None:
-    """Ends the daemon's process from inside a step, without a signal."""
+    """Ends the daemon's process from inside its second step, without a signal."""
+    await ctx.step("work", str)
     await ctx.step("exit", lambda: os._exit(3))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 import psutil
+import pytest
 
 from latticed import Context
 from tests.conftest import TERMINAL, Daemon, wait_until
@@ -131,12 +132,15 @@ def lived(one: Daemon, runs: list[str]) -> bool:
     return said == "lived"
 
 
-def test_a_run_that_takes_the_daemon_down_takes_no_innocents_with_it(daemon: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recovery", ["resume", "requeue"])
+def test_a_run_that_takes_the_daemon_down_takes_no_innocents_with_it(
+    daemon: Make, tmp_path: Path, recovery: str
+) -> None:
     effects = tmp_path / "effects"
     one = daemon()
     together = {"run_at": (datetime.now(UTC) + timedelta(seconds=1.0)).isoformat(), "inputs": {"effects": str(effects)}}
     targets = ["innocent", "innocent", "exiter", "innocent"]
-    runs = {one.post_run(target, **together)["id"]: target for target in targets}
+    runs = {one.post_run(target, recovery=recovery, **together)["id"]: target for target in targets}
     lives = 1
     while not lived(one, list(runs)):
         assert lives < 8
