@@ -150,8 +150,9 @@ class Daemon:
         self.limits.start()
         self.pruner.start()
         self.hooks.courier.start()
-        self.dispatcher.paused = False
         await self.dispatcher.fill()
+        self.dispatcher.paused = False
+        self.dispatcher.wake()
 
     def reload(self) -> None:
         """Reads the configuration again and takes over what can be: hooks, agents, queues, limits, the log's level.
