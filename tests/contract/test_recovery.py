@@ -156,6 +156,21 @@ def test_a_run_that_takes_the_daemon_down_takes_no_innocents_with_it(
     assert lives == 4, "twice all together, once alone"
 
 
+def test_an_event_loop_that_user_code_ends_is_a_crash_like_any_other(daemon: Make) -> None:
+    one = daemon()
+    innocents = [hanging(one), begun(one, "thread_never"), begun(one, "awaiter")]
+    run_id = one.post_run("quitter", inputs={"where": "loop"}, recovery="interrupt")["id"]
+    assert one.wait_exit() == 70
+    last = one.log.splitlines()[-1]
+    assert last.startswith("latticed: ")
+    assert last.endswith("SystemExit: 3")
+    one.start()
+    well_ended(one, run_id, "interrupted")
+    for innocent in innocents:
+        wait_until(lambda innocent=innocent: len(one.events(innocent, "run.started")) == 2)
+        assert (one.get(innocent)["status"], one.get(innocent)["recoveries"]) == ("running", 1)
+
+
 def test_a_command_of_a_dead_daemon_is_gone_and_does_not_keep_the_lock(daemon: Make) -> None:
     one = daemon(config={"agents": {"command": {"use": "command", "argv": ["bash", "-c", COMMAND]}}})
     run_id = begun(one, "command")
