@@ -11,7 +11,7 @@ import orjson
 
 from latticed import ids
 from latticed.clock import Clock, to_text
-from latticed.errors import Forbidden, Invalid, NotFound, Unauthenticated
+from latticed.errors import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable
 from latticed.models.people import EVERYWHERE, Principal, TokenRequest
 from latticed.models.records import Once
 from latticed.models.views import token_view
@@ -113,6 +113,7 @@ class People(ABC):
     _clock: Clock
     _permits: Permits
     _known_workspaces: set[str]
+    draining: bool
     notes: Notes
 
     def __init__(self) -> None:
@@ -223,7 +224,10 @@ class People(ABC):
         Raises:
             Forbidden: it could do more than the one that asks for it.
             Conflict: the key was used with another body.
+            Unavailable: draining, or the store is away.
         """
+        if self.draining:
+            raise Unavailable("the daemon is stopping and takes no new tokens; try again when it is back")
         await self._need_scope(workspace)
         if not (principal.may(request.role) and principal.enters(workspace)):
             raise Forbidden("a token cannot make one that may do more than itself")
