@@ -266,11 +266,11 @@ async def shield_abuser(ctx: Context, goal: str, inputs: Inputs) -> None:
 
 async def feigner(ctx: Context, goal: str, inputs: Inputs) -> None:
     """Raises `leave` (Cancelled, Suspended, CancelledError) of its own accord."""
-    from latticed import errors
+    import latticed
 
     raise {
-        "Cancelled": errors.Cancelled,
-        "Suspended": errors.Suspended,
+        "Cancelled": latticed.Cancelled,
+        "Suspended": latticed.Suspended,
         "CancelledError": asyncio.CancelledError,
     }[inputs["leave"]]
 
