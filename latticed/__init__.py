@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         SignalTimeout,
         StepFailed,
         StepInterrupted,
+        Suspended,
     )
     from latticed.models.hooks import Block
 
@@ -32,6 +33,7 @@ __all__ = [
     "SignalTimeout",
     "StepFailed",
     "StepInterrupted",
+    "Suspended",
     "__version__",
 ]
 

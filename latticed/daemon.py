@@ -5,6 +5,8 @@ import gc
 import os
 import socket
 import sys
+import threading
+import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
@@ -22,6 +24,7 @@ from latticed.broker import open_broker
 from latticed.clock import Clock, SystemClock
 from latticed.config import Config, ConfigError
 from latticed.engine.admission import Admission
+from latticed.engine.containment import make_task
 from latticed.engine.dispatcher import Dispatcher
 from latticed.engine.execution import Execution
 from latticed.engine.executor import Executor
@@ -150,8 +153,9 @@ class Daemon:
         self.limits.start()
         self.pruner.start()
         self.hooks.courier.start()
-        self.dispatcher.paused = False
         await self.dispatcher.fill()
+        self.dispatcher.paused = False
+        self.dispatcher.wake()
 
     def reload(self) -> None:
         """Reads the configuration again and takes over what can be: hooks, agents, queues, limits, the log's level.
@@ -220,11 +224,29 @@ def serve(config: Config, ready: Callable[[str], None] | None = None) -> NoRetur
         LatticedError: anything else that keeps it from starting.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
-    uvloop.run(_serve(config, ready))
+    at_work = threading.Event()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(_serve(config, ready, at_work))
+        except BaseException as error:
+            if at_work.is_set():
+                _fall(error)
+            raise
+    raise AssertionError("it ends the process by itself")
 
 
-async def _serve(config: Config, ready: Callable[[str], None] | None) -> NoReturn:
-    """Serves until told to stop, then ends the process."""
+def _fall(error: BaseException) -> NoReturn:
+    """Ends the process as if it had been killed: what is on disk says how each run goes on. An orderly end would cancel
+    the code of all of them, and record that as their failure."""
+    logger.critical("crashed", exc_info=error)
+    reason = traceback.format_exception_only(error)[-1].strip()
+    print(f"latticed: the daemon has lost its event loop: {reason}", file=sys.stderr, flush=True)
+    os._exit(error.exit_code if isinstance(error, LatticedError) else LatticedError.exit_code)
+
+
+async def _serve(config: Config, ready: Callable[[str], None] | None, at_work: threading.Event) -> NoReturn:
+    """Serves until told to stop, then ends the process. Sets `at_work` when it takes up runs."""
+    asyncio.get_running_loop().set_task_factory(make_task)
     signals = Signals()
     notifier = Notifier()
     clock = SystemClock()
@@ -235,6 +257,7 @@ async def _serve(config: Config, ready: Callable[[str], None] | None) -> NoRetur
     doors = open_doors(config.server)  # and the door as well.
     daemon = Daemon(config, store, clock)
     await _first_start(config, store, clock, daemon.lattice)
+    at_work.set()
     await daemon.begin()
     # What is there now stays: the collector need not walk it again and again, nor look after every 700 objects.
     gc.collect()

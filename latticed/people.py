@@ -113,6 +113,7 @@ class People(ABC):
     _clock: Clock
     _permits: Permits
     _known_workspaces: set[str]
+    draining: bool
     notes: Notes
 
     def __init__(self) -> None:

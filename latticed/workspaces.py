@@ -21,6 +21,7 @@ class Workspaces(ABC):
     _limits: Limits
     _registry: Registry
     _removed: set[str]
+    draining: bool
     """Workspaces that are not there any more for anybody, and not wholly gone either."""
     _prune: Callable[[], None]
 

@@ -219,7 +219,7 @@ async def task_group(ctx: Context, goal: str, inputs: Inputs) -> None:
 
 
 async def quitter(ctx: Context, goal: str, inputs: Inputs) -> None:
-    """Raises SystemExit in `where`: agent, step, gather."""
+    """Raises SystemExit in `where`: agent, step, gather, task, group; or, with it, ends the event loop."""
 
     def leave_program() -> None:
         raise SystemExit(3)
@@ -231,6 +231,15 @@ async def quitter(ctx: Context, goal: str, inputs: Inputs) -> None:
         await ctx.step("exit", leave_program)
     elif inputs["where"] == "gather":
         await ctx.gather(ctx.step("fine", lambda: 1), line())
+    elif inputs["where"] == "task":
+        await asyncio.create_task(line())
+    elif inputs["where"] == "group":
+        async with asyncio.TaskGroup() as group:
+            group.create_task(forever())
+            group.create_task(line())
+    elif inputs["where"] == "loop":
+        asyncio.get_running_loop().call_soon(leave_program)
+        await forever()
     leave_program()
 
 
@@ -257,11 +266,11 @@ async def shield_abuser(ctx: Context, goal: str, inputs: Inputs) -> None:
 
 async def feigner(ctx: Context, goal: str, inputs: Inputs) -> None:
     """Raises `leave` (Cancelled, Suspended, CancelledError) of its own accord."""
-    from latticed import errors
+    import latticed
 
     raise {
-        "Cancelled": errors.Cancelled,
-        "Suspended": errors.Suspended,
+        "Cancelled": latticed.Cancelled,
+        "Suspended": latticed.Suspended,
         "CancelledError": asyncio.CancelledError,
     }[inputs["leave"]]
 
@@ -309,7 +318,8 @@ async def innocent(ctx: Context, goal: str, inputs: Inputs) -> str:
 
 
 async def exiter(ctx: Context, goal: str, inputs: Inputs) -> None:
-    """Ends the daemon's process from inside a step, without a signal."""
+    """Ends the daemon's process from inside its second step, without a signal."""
+    await ctx.step("work", str)
     await ctx.step("exit", lambda: os._exit(3))
 
 

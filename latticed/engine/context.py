@@ -176,15 +176,18 @@ class Context:
         lanes: list[str] | None = None,
         expires_seconds: float | None = None,
         subject: dict[str, Any] | None = None,
+        *,
+        expires: float | None = None,
     ) -> Any:
         """Asks a person and waits for the answer; gives the answer's data. `subject` says what exactly it is about,
-        for programs: JSON that is shown with the approval.
+        for programs: JSON that is shown with the approval. `expires` is `expires_seconds` by its shorter name.
 
         Raises:
             Denied: the answer was no.
             ApprovalExpired: nobody answered in time.
         """
-        return await self._pauses.ask(prompt, schema, lanes, expires_seconds, subject)
+        seconds = expires_seconds if expires is None else expires
+        return await self._pauses.ask(prompt, schema, lanes, seconds, subject)
 
     async def run(
         self,

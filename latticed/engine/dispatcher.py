@@ -38,6 +38,8 @@ class _Share:
     """Whether the disk may hold runs of this share that the window does not, all of them after `last`."""
     last: ReadyEntry | None = None
     filling: bool = False
+    blind: bool = False
+    """Whether nothing of it was read yet, so that what the window holds may not be what comes first."""
 
 
 @dataclass(slots=True)
@@ -87,7 +89,7 @@ class Dispatcher:
         for queue, workspace in await self._store.ready_shares():
             if queue in self._queues:
                 share = self._share(self._queues[queue], workspace)
-                share.more, share.last = True, None
+                share.more, share.last, share.blind = True, None, True
         self.wake()
 
     def refill(self) -> None:
@@ -216,9 +218,11 @@ class Dispatcher:
                 del queue.shares[workspace]
                 queue.round.remove(workspace)
                 continue
-            if share.more and not share.filling and len(share.heap) < WINDOW // 2:
+            if share.more and not share.filling and (share.blind or len(share.heap) < WINDOW // 2):
                 share.filling = True
                 self._spawn(self._refill(queue, share))
+            if share.blind:
+                continue
             entry = self._pop(share)
             if entry is not None:
                 return entry
@@ -254,6 +258,7 @@ class Dispatcher:
             raise
         finally:
             share.filling = False
+        share.blind = False
         if len(found) >= WINDOW:
             share.more, share.last = True, found[-1]
         for entry in found:

@@ -177,7 +177,7 @@ class Execution:
             beside = beside or Beside()
             beside.deliveries = [*unkept, *beside.deliveries]
         columns = columns or {}
-        if steps and self.recoveries and any(step.status != "started" for step in steps):
+        if steps and self.recoveries and self._gets_on(steps):
             columns = {**columns, "recoveries": 0}
         change = self.fenced(
             move=move,
@@ -202,6 +202,11 @@ class Execution:
             for step in change.steps:
                 self.journal.add(step)
         return outcome
+
+    def _gets_on(self, steps: list[StepRecord]) -> bool:
+        """Whether this brings the run further than it was at its last crash. One that begins anew after a crash only
+        ever does again what it did before."""
+        return self.claimed.recovery != "requeue" and any(step.status != "started" for step in steps)
 
     async def _first(self, change: Change) -> RunRow | None:
         return (await self.store.change(change))[0]

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+import orjson
 import structlog
 
 from latticed.clock import Clock
@@ -181,7 +182,8 @@ class Executor:
             if chain is not None and (hooks := chain.before_entry(x)) is not None:
                 held = await chain.before_run(x, hooks)
             if held is None:
-                result = await agent.run(context, x.claimed.goal, x.claimed.inputs)
+                inputs = orjson.loads(orjson.dumps(x.claimed.inputs))  # What an entry changes, the next is not given.
+                result = await agent.run(context, x.claimed.goal, inputs)
                 judged = result if isinstance(result, Finished) else None
                 output = result if judged is None else judged.output
                 json = to_json(output, x.settings.output_limit_bytes, "the output")

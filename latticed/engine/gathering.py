@@ -8,7 +8,7 @@ from typing import TypeVar
 from latticed.engine.entry import Entry, current_branch, step_key
 from latticed.engine.journal import Branch
 from latticed.engine.lasting import unbroken
-from latticed.errors import Misuse, RunError, Unwind
+from latticed.errors import Misuse, Unwind
 
 T = TypeVar("T")
 
@@ -80,12 +80,9 @@ async def _together(entry: Entry, branches: list[Branch], awaitables: Sequence[A
 
 async def _line(entry: Entry, branch: Branch, awaitable: Awaitable[T]) -> T:
     current_branch.set(branch)
-    try:
-        result = await awaitable
-        await entry.seal(branch)
-        return result
-    except (SystemExit, KeyboardInterrupt) as error:  # Out of a task these would end the daemon.
-        raise RunError(f"{type(error).__name__}: {error}") from error
+    result = await awaitable
+    await entry.seal(branch)
+    return result
 
 
 def _fails(task: "asyncio.Task[T]") -> bool:

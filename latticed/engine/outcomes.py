@@ -132,7 +132,7 @@ def _leaf(error: BaseException) -> BaseException:
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:
+    except BaseException:  # It is user code too, and may raise whatever that may.
         return "(its text cannot be had)"
 
 

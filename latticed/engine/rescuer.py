@@ -94,7 +94,8 @@ class Rescuer(Loop):
         if policy == "interrupt":
             return end(INTERRUPT, "interrupted", "interrupted", "the daemon died; its policy is interrupt")
         if recoveries >= self.max_recoveries:
-            message = f"the daemon died {recoveries} times while it ran, with no new step recorded in between"
+            between = "" if policy == "requeue" else ", with no new step recorded in between"
+            message = f"the daemon died {recoveries} times while it ran{between}"
             return end(INTERRUPT, "interrupted", "max_recoveries", message)
         return Change(
             row.id, RELEASE, owner=row.owner, epoch=row.epoch, columns={"recoveries": recoveries},

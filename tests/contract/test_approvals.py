@@ -33,7 +33,7 @@ def answer(one: Daemon, approval_id: str, decision: str = "approve", **said: Any
 async def curious(ctx: Any, goal: str, inputs: dict[str, Any]) -> Any:
     """Asks `n` questions (1), catches what it can if `catch`, and sleeps on it."""
     heard: list[Any] = []
-    limits = {key: inputs[key] for key in ("schema", "lanes", "expires_seconds") if key in inputs}
+    limits = {key: inputs[key] for key in ("schema", "lanes", "expires_seconds", "expires") if key in inputs}
     for number in range(inputs.get("n", 1)):
         try:
             heard.append(await ctx.ask(f"{goal} {number}", **limits))
@@ -99,9 +99,9 @@ def test_a_denial_that_is_caught_is_the_same_on_every_replay(quick: Daemon, tmp_
     assert lines(effects) == [str(run["output"][0]), f"all {run['output']}"]
 
 
-@pytest.mark.parametrize("catch", [True, False])
-def test_an_approval_expires_in_its_time(quick: Daemon, catch: bool) -> None:
-    run_id = quick.post_run("curious", inputs={"expires_seconds": 0.6, "catch": catch}, max_retries=2)["id"]
+@pytest.mark.parametrize(("catch", "name"), [(True, "expires"), (False, "expires_seconds")])
+def test_an_approval_expires_in_its_time(quick: Daemon, catch: bool, name: str) -> None:
+    run_id = quick.post_run("curious", inputs={name: 0.6, "catch": catch}, max_retries=2)["id"]
     approval = asked(quick, run_id)
     expires_at = from_text(approval["expires_at"])
     run = quick.wait(run_id)

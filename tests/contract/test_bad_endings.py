@@ -24,6 +24,11 @@ class Unspeakable(Exception):
         raise RuntimeError("no text")
 
 
+class Unmentionable(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
 class OutOfThisWorld(BaseException):
     pass
 
@@ -34,6 +39,7 @@ def recurse(depth: int = 0) -> int:
 
 RAISES: dict[str, tuple[Callable[[], Any], str]] = {
     "unspeakable": (lambda: raising(Unspeakable()), "Unspeakable: (its text cannot be had)"),
+    "unmentionable": (lambda: raising(Unmentionable()), "Unmentionable: (its text cannot be had)"),
     "silent": (lambda: raising(ValueError()), "ValueError: (no message)"),
     "surrogates": (lambda: raising(ValueError("\ud800 🦊 \0")), "ValueError: ? 🦊 \0"),
     "long": (lambda: raising(ValueError("x" * 10**6)), "ValueError: xxx"),

@@ -176,8 +176,8 @@ def test_a_detached_child_is_left_alone(patient: Daemon) -> None:
 
 @pytest.mark.parametrize(
     ("target", "where"),
-    [("quitter", "agent"), ("quitter", "step"), ("quitter", "gather"), ("thread_quitter", "agent"),
-     ("thread_quitter", "step")],
+    [("quitter", "agent"), ("quitter", "step"), ("quitter", "gather"), ("quitter", "task"),
+     ("quitter", "group"), ("thread_quitter", "agent"), ("thread_quitter", "step")],
 )  # fmt: skip
 def test_code_that_leaves_the_program_fails_its_run_and_nothing_else(hasty: Daemon, target: str, where: str) -> None:
     pid = hasty.process.pid

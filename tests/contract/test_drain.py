@@ -89,9 +89,17 @@ def test_a_drain_ends_what_is_under_way_and_gives_the_rest_back(daemon: Make, tm
         wait_until(lambda: len(one.client.get(one.path("runs"), params={"target": "awaiter"}).json()["items"]) == 3)
         began = time.monotonic()
         draining(one)
-        refused = one.client.post(one.path("runs"), json={"target": "echo", "goal": "too late"})
-        assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
-        assert "stopping" in refused.json()["detail"]
+        makes = {
+            one.path("runs"): {"target": "echo", "goal": "too late"},
+            one.path("tokens"): {"name": "late", "role": "viewer"},
+            one.path("hooks"): {"name": "late", "point": "post_run", "url": "https://example.org/"},
+            "/v1/workspaces": {"name": "late"},
+            "/v1/tokens": {"name": "late", "role": "viewer"},
+        }
+        for path, body in makes.items():
+            refused = one.client.post(path, json=body)
+            assert (refused.status_code, refused.json()["code"]) == (503, "unavailable"), path
+            assert "stopping" in refused.json()["detail"]
         again = one.client.post(one.path(f"runs/{stopped}/rerun"))
         assert again.status_code in (409, 503)
         assert one.stop_run(stopped, mode="now")["stopped"]

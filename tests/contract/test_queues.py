@@ -145,6 +145,19 @@ def test_a_higher_priority_comes_first_then_the_older_run(narrow: Daemon) -> Non
     assert started_in_order(narrow, runs) == [runs[i] for i in order]
 
 
+def test_a_higher_priority_comes_first_after_a_crash_too(daemon: Callable[..., Daemon]) -> None:
+    one = daemon(config=configuration({"default": 1}))
+    recovered = one.post_run("works", inputs={"seconds": 60})["id"]
+    one.wait_event(recovered, "run.started")
+    queued = [one.post_run("works", priority=priority, inputs={"seconds": 0})["id"] for priority in (-1, 1)]
+    one.kill()
+    one.start()
+    one.wait(queued[1], "ok")
+    wait_until(lambda: len(one.events(recovered, "run.started")) == 2)
+    assert one.events(recovered, "run.started")[1]["at"] > one.events(queued[1], "run.finished")[0]["at"]
+    assert one.get(queued[0])["status"] == "queued"
+
+
 def test_nothing_that_waits_holds_a_slot(narrow: Daemon) -> None:
     def begun(target: str, **fields: Any) -> str:
         return str(narrow.post_run(target, queue="one", **fields)["id"])

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 import psutil
+import pytest
 
 from latticed import Context
 from tests.conftest import TERMINAL, Daemon, wait_until
@@ -131,12 +132,15 @@ def lived(one: Daemon, runs: list[str]) -> bool:
     return said == "lived"
 
 
-def test_a_run_that_takes_the_daemon_down_takes_no_innocents_with_it(daemon: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recovery", ["resume", "requeue"])
+def test_a_run_that_takes_the_daemon_down_takes_no_innocents_with_it(
+    daemon: Make, tmp_path: Path, recovery: str
+) -> None:
     effects = tmp_path / "effects"
     one = daemon()
     together = {"run_at": (datetime.now(UTC) + timedelta(seconds=1.0)).isoformat(), "inputs": {"effects": str(effects)}}
     targets = ["innocent", "innocent", "exiter", "innocent"]
-    runs = {one.post_run(target, **together)["id"]: target for target in targets}
+    runs = {one.post_run(target, recovery=recovery, **together)["id"]: target for target in targets}
     lives = 1
     while not lived(one, list(runs)):
         assert lives < 8
@@ -150,6 +154,21 @@ def test_a_run_that_takes_the_daemon_down_takes_no_innocents_with_it(daemon: Mak
         assert (run["status"], run["error"]["code"], run["recoveries"]) == ("interrupted", "max_recoveries", 3)
     assert lines(effects).count("worked") == targets.count("innocent")
     assert lives == 4, "twice all together, once alone"
+
+
+def test_an_event_loop_that_user_code_ends_is_a_crash_like_any_other(daemon: Make) -> None:
+    one = daemon()
+    innocents = [hanging(one), begun(one, "thread_never"), begun(one, "awaiter")]
+    run_id = one.post_run("quitter", inputs={"where": "loop"}, recovery="interrupt")["id"]
+    assert one.wait_exit() == 70
+    last = one.log.splitlines()[-1]
+    assert last.startswith("latticed: ")
+    assert last.endswith("SystemExit: 3")
+    one.start()
+    well_ended(one, run_id, "interrupted")
+    for innocent in innocents:
+        wait_until(lambda innocent=innocent: len(one.events(innocent, "run.started")) == 2)
+        assert (one.get(innocent)["status"], one.get(innocent)["recoveries"]) == ("running", 1)
 
 
 def test_a_command_of_a_dead_daemon_is_gone_and_does_not_keep_the_lock(daemon: Make) -> None:

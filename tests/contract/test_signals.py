@@ -9,7 +9,7 @@ import pytest
 
 from latticed.errors import RunError, SignalTimeout
 from tests.agents_for_tests import pause
-from tests.conftest import Daemon, wait_until
+from tests.conftest import Daemon, eventually, wait_until
 from tests.contract.conftest import PARK
 from tests.contract.test_steps import LONG, ended, left, lines
 from tests.contract.test_waits import moves
@@ -201,3 +201,29 @@ def test_a_run_that_is_over_takes_no_signals(quick: Daemon) -> None:
     run = quick.run("echo")
     answer = send(quick, run["id"])
     assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+
+
+async def eater(ctx: Any, goal: str, inputs: dict[str, Any]) -> list[Any]:
+    """Waits once for each of `portions` and takes it out of its inputs; unwinds once the file `gate` is there."""
+    heard = []
+    while inputs["portions"]:
+        portion = inputs["portions"].pop()
+        try:
+            heard.append([portion, await ctx.wait_signal("go")])
+        finally:
+            left(ctx, inputs, "leaves")
+            await eventually(Path(inputs["gate"]).exists)
+    return heard
+
+
+def test_code_that_is_entered_again_is_given_what_it_was_given_before(quick: Daemon, tmp_path: Path) -> None:
+    effects, gate = tmp_path / "effects", tmp_path / "gate"
+    inputs = {"portions": ["b", "a"], "effects": str(effects), "gate": str(gate)}
+    run_id = quick.post_run("eater", inputs=inputs)["id"]
+    wait_until(lambda: lines(effects))
+    send(quick, run_id, data=1)  # While it unwinds, so that it is entered again at once.
+    gate.touch()
+    quick.wait(run_id, "waiting")
+    send(quick, run_id, data=2)
+    assert quick.wait(run_id)["output"] == [["a", 1], ["b", 2]]
+    assert quick.get(run_id)["inputs"] == inputs

@@ -48,11 +48,15 @@ def _is_dragged_along(seen: Observed, run_id: str) -> bool:
 
 
 def _crashes_in_a_row(seen: Observed, run_id: str) -> int:
-    """The most recoveries in a row without a step recorded in between, up to the end."""
+    """The most recoveries in a row without a step recorded in between, up to the end; where each begins the run anew,
+    no step is a new one."""
+    anew = seen.runs[run_id]["recovery"] == "requeue"
     row = 0
     for event in seen.timelines[run_id]:
         if event["type"] == "run.recovered":
             row += 1
-        elif event["type"] == "step.finished" or (event["type"] == "step.failed" and event["data"]["final"]):
+        elif not anew and (
+            event["type"] == "step.finished" or (event["type"] == "step.failed" and event["data"]["final"])
+        ):
             row = 0
     return row

@@ -77,6 +77,7 @@ class Door(People):
         self._permits = Permits(clock)
         self._known_workspaces = set()
         self.notes = Notes(ledger, clock)
+        self.draining = False
 
     forget = People._forget
     give = property(lambda self: self._permits.give)
