@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from typing import Any
 
-from latticed.errors import Invalid
 from latticed.models.people import EVERYWHERE
+from latticed.paging import number_cursor, page
 from latticed.ports import FacadeStore
 
 BATCH = 500
@@ -30,12 +30,8 @@ class Auditing(ABC):
             Invalid: a made-up cursor.
         """
         await self._need_trail(workspace)
-        if cursor is not None and not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= 18):
-            message = "this cursor was made up; use next_cursor of an earlier page"
-            raise Invalid(message, [{"loc": ["query", "cursor"], "msg": message}])
-        before = None if cursor is None else int(cursor)
-        items = await self._store.list_audit(workspace, _given(filters), before=before, limit=limit)
-        return {"items": items, "next_cursor": str(items[-1]["id"]) if len(items) == limit else None}
+        before = number_cursor(cursor)
+        return page(await self._store.list_audit(workspace, _given(filters), before=before, limit=limit + 1), limit)
 
     async def export_audit(self, workspace: str | None, **filters: Any) -> AsyncIterator[list[dict[str, Any]]]:
         """The whole trail as it is now, oldest first, a batch at a time. Filters as for `list_audit`.

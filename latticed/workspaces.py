@@ -10,6 +10,7 @@ from latticed.errors import Conflict, NotFound
 from latticed.failpoints import hit
 from latticed.models.people import EVERYWHERE, Principal, WorkspaceRequest
 from latticed.models.records import Once
+from latticed.paging import page
 from latticed.plugins import Registry
 from latticed.ports import Broker, FacadeStore
 
@@ -39,9 +40,8 @@ class Workspaces(ABC):
     ) -> dict[str, Any]:  # fmt: skip
         """The workspaces that this principal may enter."""
         only = None if principal.workspace == EVERYWHERE else principal.workspace
-        rows = await self._store.list_workspaces(cursor, limit, only)
-        items = [{"name": row.name, "created_at": to_text(row.created_at)} for row in rows]
-        return {"items": items, "next_cursor": items[-1]["name"] if len(items) == limit else None}
+        rows = await self._store.list_workspaces(cursor, limit + 1, only)
+        return page([{"name": row.name, "created_at": to_text(row.created_at)} for row in rows], limit, "name")
 
     async def create_workspace(
         self, request: WorkspaceRequest, principal: Principal, once: Once | None = None

@@ -176,7 +176,7 @@ async def stream_run(call: Call[EventsQuery, None]) -> Reply:
         NotFound: there is no such run.
     """
     seen = resume_point(call.headers)
-    after = capped(call.query.after) if seen is None else seen
+    after = call.query.begins if seen is None else seen
     timeline = await call.lattice.open_timeline(
         call.workspace, call.params["run_id"], call.principal, after=after, resumed=seen is not None
     )
@@ -194,9 +194,7 @@ async def stream_feed(call: Call[FeedQuery, None]) -> Reply:
         Invalid: `Last-Event-ID` or `?after=` is no number, or beyond the end.
     """
     seen = resume_point(call.headers)
-    after = seen
-    if after is None and call.query.after is not None:
-        after = capped(call.query.after)
+    after = call.query.begins if seen is None else seen
     timeline = await call.lattice.open_feed(
         call.workspace, call.principal, after=after, resumed=seen is not None, types=call.query.wanted(),
         kind=call.query.kind,

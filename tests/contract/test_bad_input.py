@@ -197,9 +197,11 @@ def test_a_cursor_made_up_is_422_or_a_page_and_never_500(live: Daemon, tail: str
         problem(answer, 422, "invalid")
 
 
-def test_a_cursor_of_words_is_422(live: Daemon) -> None:
-    for tail in ("runs", "approvals", "tokens"):
-        problem(live.client.get(live.path(tail), params={"cursor": "made up!"}), 422, "invalid")
+def test_a_cursor_of_words_is_422_and_the_cursors_fault(live: Daemon) -> None:
+    run = f"runs/{live.run('echo')['id']}"
+    for tail in ("runs", "approvals", "tokens", "audit", "events", f"{run}/steps", f"{run}/replay", f"{run}/events"):
+        told = problem(live.client.get(live.path(tail), params={"cursor": "made up!"}), 422, "invalid")
+        assert told["errors"][0]["loc"] == ["query", "cursor"]
 
 
 @pytest.mark.parametrize("seen", ["abc", "-1", str(10**18), str(10**30), "1.5", "0x1"])
