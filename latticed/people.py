@@ -11,7 +11,7 @@ import orjson
 
 from latticed import ids
 from latticed.clock import Clock, to_text
-from latticed.errors import Forbidden, NotFound, Unauthenticated
+from latticed.errors import Forbidden, NotFound, Unauthenticated, Unavailable
 from latticed.models.people import EVERYWHERE, Principal, TokenRequest
 from latticed.models.records import Once
 from latticed.models.views import token_view
@@ -115,6 +115,7 @@ class People(ABC):
     _permits: Permits
     _known_workspaces: set[str]
     notes: Notes
+    draining: bool
 
     def __init__(self) -> None:
         self._tokens = Roster()
@@ -221,7 +222,10 @@ class People(ABC):
         Raises:
             Forbidden: it could do more than the one that asks for it.
             Conflict: the key was used with another body.
+            Unavailable: draining, or the store is away.
         """
+        if self.draining:
+            raise Unavailable("the daemon is stopping and makes no tokens; try again when it is back")
         await self._need_scope(workspace)
         if not (principal.may(request.role) and principal.enters(workspace)):
             raise Forbidden("a token cannot make one that may do more than itself")

@@ -6,7 +6,7 @@ from typing import Any
 
 from latticed.clock import to_text
 from latticed.engine.limits import Limits
-from latticed.errors import Conflict, NotFound
+from latticed.errors import Conflict, NotFound, Unavailable
 from latticed.failpoints import hit
 from latticed.models.people import EVERYWHERE, Principal, WorkspaceRequest
 from latticed.models.records import Once
@@ -25,6 +25,7 @@ class Workspaces(ABC):
     _removed: set[str]
     """Workspaces that are not there any more for anybody, and not wholly gone either."""
     _prune: Callable[[], None]
+    draining: bool
 
     def enter(self, workspace: str) -> None:
         """Returns if the workspace has not been removed; asked at each request, it reads nothing.
@@ -50,7 +51,11 @@ class Workspaces(ABC):
 
         Raises:
             Conflict: it is there already, or being removed; or the key was used with another body.
+            NotFound: what the key made is gone.
+            Unavailable: draining, or the store is away.
         """
+        if self.draining:
+            raise Unavailable("the daemon is stopping and makes no workspaces; try again when it is back")
         if request.name in self._removed:
             raise Conflict(f"workspace {request.name!r} is still being removed; its name is free again once it is gone")
         replayed = await self._store.create_workspace(request.name, principal, once)

@@ -14,7 +14,7 @@ from sse_starlette import EventSourceResponse
 from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
-from latticed.api.exchange import NO_STORE, Call, Reply
+from latticed.api.exchange import Call, Reply
 from latticed.api.queries import EventsQuery, FeedQuery, capped
 from latticed.errors import Invalid, LatticedError
 from latticed.models.records import EventRecord
@@ -183,7 +183,7 @@ async def stream_run(call: Call[EventsQuery, None]) -> Reply:
     if seen is not None and timeline.ended:
         timeline.close()
         # Makes a browser's EventSource stop.
-        return Reply(204, headers=[NO_STORE])
+        return Reply(204)
     return _reply(call, timeline, run_frame)
 
 
