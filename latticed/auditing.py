@@ -5,9 +5,10 @@ from collections.abc import AsyncGenerator
 from contextlib import closing
 from typing import Any
 
-from latticed.errors import Invalid, Unauthenticated
+from latticed.errors import Unauthenticated
 from latticed.models.people import EVERYWHERE, Principal
 from latticed.notes import Notes
+from latticed.paging import number_cursor, page
 from latticed.permits import Permits
 from latticed.ports import FacadeStore
 
@@ -35,12 +36,8 @@ class Auditing(ABC):
             Invalid: a made-up cursor.
         """
         await self._need_trail(workspace)
-        if cursor is not None and not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= 18):
-            message = "this cursor was made up; use next_cursor of an earlier page"
-            raise Invalid(message, [{"loc": ["query", "cursor"], "msg": message}])
-        before = None if cursor is None else int(cursor)
-        items = await self._store.list_audit(workspace, _given(filters), before=before, limit=limit)
-        return {"items": items, "next_cursor": str(items[-1]["id"]) if len(items) == limit else None}
+        before = number_cursor(cursor)
+        return page(await self._store.list_audit(workspace, _given(filters), before=before, limit=limit + 1), limit)
 
     async def export_audit(
         self, workspace: str | None, reader: Principal, **filters: Any

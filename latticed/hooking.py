@@ -15,6 +15,7 @@ from latticed.models.people import Principal
 from latticed.models.records import Once
 from latticed.models.registering import HookPatch, HookRequest
 from latticed.outbox import HooksStore, Receivers
+from latticed.paging import id_cursor, made_up, page
 
 EVERYWHERE = "*"
 
@@ -48,7 +49,7 @@ class Hooking(ABC):
             elif ids.is_id(ids.HOOK, cursor):
                 keys = [key for key in keys[len(file) :] if key < cursor]
             else:
-                raise _made_up()
+                raise made_up()
         views = [self._view(workspace, registered(rows[key]) if key in rows else self._of_file(key), rows.get(key))
                  for key in keys[:limit]]  # fmt: skip
         return {"items": views, "next_cursor": keys[limit - 1] if len(keys) > limit else None}
@@ -159,16 +160,14 @@ class Hooking(ABC):
             Invalid: a made-up cursor.
         """
         await self._need_workspace(workspace)
-        if cursor is not None and not ids.is_id(ids.DELIVERY, cursor):
-            raise _made_up()
+        before = id_cursor(ids.DELIVERY, cursor)
         asked = {"status": status, "point": point, "run_id": run}
         filters = {column: {value} for column, value in asked.items() if value is not None}
         if hook is not None:
             named = {each.key for each in self._hooks.index if each.name == hook and each.is_in(workspace)}
             filters["hook"] = named | {hook}
-        rows = await self._hooks_store.list_deliveries(workspace, filters, cursor, limit)
-        items = [self._delivery(row) for row in rows]
-        return {"items": items, "next_cursor": items[-1]["id"] if len(items) == limit else None}
+        rows = await self._hooks_store.list_deliveries(workspace, filters, before, limit + 1)
+        return page([self._delivery(row) for row in rows], limit)
 
     async def get_delivery(self, workspace: str, delivery_id: str) -> dict[str, Any]:
         """One execution of a hook, as models.deliveries.Delivery.
@@ -299,11 +298,6 @@ class Hooking(ABC):
             "detail": orjson.loads(row.detail),
             "output": orjson.loads(row.output),
         }
-
-
-def _made_up() -> Invalid:
-    message = "this cursor was made up; use next_cursor of an earlier page"
-    return Invalid(message, [{"loc": ["query", "cursor"], "msg": message}])
 
 
 def _may_sign(principal: Principal, request: HookRequest) -> None:

@@ -18,6 +18,9 @@ SNAPSHOT: Final = "mem"
 HOOK: Final = "hook"
 DELIVERY: Final = "dlv"
 
+STEP: Final = "step_"
+"""What the id of a step begins with; its number in the journal follows."""
+
 _SHAPE = re.compile(r"[a-z]+_[0-9a-f]{32}")
 
 

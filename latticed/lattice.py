@@ -27,6 +27,7 @@ from latticed.models.stopping import stop_change
 from latticed.models.views import born_view
 from latticed.notes import Notes
 from latticed.outbox import HooksStore, Receivers
+from latticed.paging import id_cursor, number_behind, number_cursor, page, page_by_name
 from latticed.people import People
 from latticed.permits import Permits
 from latticed.plugins import Registry
@@ -135,8 +136,8 @@ class Lattice(People, Workspaces, Auditing, Hooking, Timelines):
             if not colon:
                 raise Invalid(f"tag={text!r} is not KEY:VALUE", [{"loc": ["query", "tag"], "msg": "use KEY:VALUE"}])
             tags.append((key, value))
-        before = _cursor(ids.RUN, cursor)
-        return page(await self._store.list_runs(workspace, filters, tags, before, limit), limit)
+        before = id_cursor(ids.RUN, cursor)
+        return page(await self._store.list_runs(workspace, filters, tags, before, limit + 1), limit)
 
     async def wait_for(self, workspace: str, run_id: str, principal: Principal, seconds: float) -> dict[str, Any]:
         """A run once it is over or awaits an approval, or after so many seconds, or when the daemon drains.
@@ -224,9 +225,9 @@ class Lattice(People, Workspaces, Auditing, Hooking, Timelines):
             raise Conflict(f"the run is {old['status']}; only a finished run can be run again")
         journal = []
         if request.from_step is not None:
-            number = _step_number(request.from_step)
-            known = await self._store.list_steps(run_id, number - 1, 1)
-            if not known or known[0]["id"] != request.from_step:
+            number = number_behind(ids.STEP, request.from_step)
+            known = await self._store.list_steps(run_id, number - 1, 1) if number is not None else []
+            if number is None or not known or known[0]["id"] != request.from_step:
                 message = f"the run has no step {request.from_step!r}; GET …/steps lists them"
                 raise Invalid(message, [{"loc": ["body", "from_step"], "msg": message}])
             journal = [record._replace(attempt=1, epoch=0) for record in await self._store.copy_journal(run_id, number)]
@@ -249,8 +250,8 @@ class Lattice(People, Workspaces, Auditing, Hooking, Timelines):
     ) -> dict[str, Any]:  # fmt: skip
         """A page of a run's journal, oldest first."""
         await self._need_run(workspace, run_id)
-        after = 0 if cursor is None else _step_number(cursor)
-        return page(await self._store.list_steps(run_id, after, limit), limit)
+        after = number_cursor(cursor, ids.STEP) or 0
+        return page(await self._store.list_steps(run_id, after, limit + 1), limit)
 
     async def signal(
         self, workspace: str, run_id: str, name: str, request: SignalRequest, principal: Principal,
@@ -285,8 +286,8 @@ class Lattice(People, Workspaces, Auditing, Hooking, Timelines):
     ) -> dict[str, Any]:  # fmt: skip
         """A page of questions to people, newest first."""
         await self._need_workspace(workspace)
-        before = _cursor(ids.APPROVAL, cursor)
-        return page(await self._store.list_approvals(workspace, status, lane, before, limit), limit)
+        before = id_cursor(ids.APPROVAL, cursor)
+        return page(await self._store.list_approvals(workspace, status, lane, before, limit + 1), limit)
 
     async def answer(
         self, workspace: str, approval_id: str, answer: Answer, principal: Principal
@@ -333,15 +334,10 @@ class Lattice(People, Workspaces, Auditing, Hooking, Timelines):
         m.abandoned.labels("thread").set(self._executor.threads.abandoned)
         return m.text(await self._store.active_counts(), {g: float(v) for g, v in gauges.items()})
 
-    async def list_agents(self, workspace: str) -> dict[str, Any]:
-        """The configured agents."""
+    async def list_agents(self, workspace: str, *, limit: int = 50, cursor: str | None = None) -> dict[str, Any]:
+        """A page of the configured agents, by name."""
         await self._need_workspace(workspace)
-        return {"items": self._registry.agents.views(), "next_cursor": None}
-
-
-def page(items: list[dict[str, Any]], limit: int) -> dict[str, Any]:
-    """A page, with a cursor if there may be more."""
-    return {"items": items, "next_cursor": items[-1]["id"] if len(items) == limit else None}
+        return page_by_name(self._registry.agents.views(), limit, cursor)
 
 
 def _pass(limit: asyncio.Timeout) -> None:
@@ -354,17 +350,3 @@ def _run_id(text: str) -> str:
     if not ids.is_id(ids.RUN, text):
         raise NotFound("there is no such run")
     return text
-
-
-def _cursor(prefix: str, cursor: str | None) -> str | None:
-    if cursor is not None and not ids.is_id(prefix, cursor):
-        message = "this cursor was made up; use next_cursor of an earlier page"
-        raise Invalid(message, [{"loc": ["query", "cursor"], "msg": message}])
-    return cursor
-
-
-def _step_number(text: str) -> int:
-    number = text.removeprefix("step_")
-    if number == text or not number.isdecimal() or len(number) > 9:
-        raise Invalid(f"{text!r} is not the id of a step", [{"loc": ["from_step"], "msg": "use an id of GET …/steps"}])
-    return int(number)

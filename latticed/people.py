@@ -11,11 +11,12 @@ import orjson
 
 from latticed import ids
 from latticed.clock import Clock, to_text
-from latticed.errors import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable
+from latticed.errors import Forbidden, NotFound, Unauthenticated, Unavailable
 from latticed.models.people import EVERYWHERE, Principal, TokenRequest
 from latticed.models.records import Once
 from latticed.models.views import token_view
 from latticed.notes import Notes
+from latticed.paging import id_cursor, page
 from latticed.permits import Permits
 from latticed.ports import FacadeStore
 
@@ -194,11 +195,8 @@ class People(ABC):
     async def list_tokens(self, workspace: str, *, limit: int = 50, cursor: str | None = None) -> dict[str, Any]:
         """Tokens of a workspace, or of those for all, newest first, without their texts."""
         await self._need_scope(workspace)
-        if cursor is not None and not ids.is_id(ids.TOKEN, cursor):
-            message = "this cursor was made up; use next_cursor of an earlier page"
-            raise Invalid(message, [{"loc": ["query", "cursor"], "msg": message}])
-        items = [self._used(token) for token in await self._store.list_tokens(workspace, cursor, limit)]
-        return {"items": items, "next_cursor": items[-1]["id"] if len(items) == limit else None}
+        before = id_cursor(ids.TOKEN, cursor)
+        return page([self._used(each) for each in await self._store.list_tokens(workspace, before, limit + 1)], limit)
 
     async def get_token(self, workspace: str, token_id: str) -> dict[str, Any]:
         """A token without its text, as models.people.Token.

@@ -11,6 +11,7 @@ from latticed.clock import to_text
 from latticed.errors import Invalid, NotFound
 from latticed.models.people import Principal
 from latticed.models.records import EventRecord
+from latticed.paging import number_cursor, page
 from latticed.permits import Permit, Permits
 from latticed.ports import Broker, Channel, FacadeStore
 from latticed.states import TERMINAL
@@ -198,8 +199,8 @@ class Timelines(ABC):
     async def list_events(self, workspace: str, run_id: str, *, after: int, limit: int) -> dict[str, Any]:
         """A page of a run's events, oldest first, as models.events.EventPage."""
         await self._need_run(workspace, run_id)
-        found = await self._store.list_events(run_id, after, limit)
-        return {"items": [event.view() for event in found], "next_cursor": str(found[-1].seq) if found else None}
+        found = await self._store.list_events(run_id, after, limit + 1)
+        return page([event.view() for event in found], limit, "seq")
 
     async def list_feed(
         self, workspace: str, *, after: int, limit: int, types: list[str], kind: str | None
@@ -208,26 +209,21 @@ class Timelines(ABC):
         await self._need_workspace(workspace)
         found: list[EventRecord] = []
         cursor = after
-        while len(found) < limit:
-            more, reached = await self._store.list_feed(workspace, cursor, limit - len(found), types, kind)
+        while len(found) <= limit:
+            more, reached = await self._store.list_feed(workspace, cursor, limit + 1 - len(found), types, kind)
             found += more
             if reached <= cursor:
                 break
             cursor = reached
-        next_cursor = str(cursor) if cursor > after else None
-        return {"items": [event.feed_view() for event in found], "next_cursor": next_cursor}
+        return page([event.feed_view() for event in found], limit, "position")
 
     async def list_frames(
         self, workspace: str, run_id: str, *, limit: int = 50, cursor: str | None = None
     ) -> dict[str, Any]:
         """A page of a run's timeline as frames, as models.runs.FramePage."""
         await self._need_run(workspace, run_id)
-        if cursor is not None and not (cursor.isdecimal() and len(cursor) <= 12):
-            message = "this cursor was made up; use next_cursor of an earlier page"
-            raise Invalid(message, [{"loc": ["query", "cursor"], "msg": message}])
-        found = await self._store.list_events(run_id, int(cursor or 0), limit)
-        next_cursor = str(found[-1].seq) if len(found) == limit else None
-        return {"items": [_frame(event) for event in found], "next_cursor": next_cursor}
+        found = await self._store.list_events(run_id, number_cursor(cursor) or 0, limit + 1)
+        return page([_frame(event) for event in found], limit, "index")
 
 
 def _beyond(after: int, last: int, resumed: bool) -> Invalid:

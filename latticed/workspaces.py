@@ -6,10 +6,11 @@ from typing import Any
 
 from latticed.clock import to_text
 from latticed.engine.limits import Limits
-from latticed.errors import Conflict, Invalid, NotFound
+from latticed.errors import Conflict, NotFound
 from latticed.failpoints import hit
 from latticed.models.people import EVERYWHERE, Principal, WorkspaceRequest
 from latticed.models.records import Once
+from latticed.paging import made_up, number_behind, page_by_name
 from latticed.plugins import Registry
 from latticed.ports import FacadeStore
 
@@ -21,9 +22,9 @@ class Workspaces(ABC):
     _limits: Limits
     _registry: Registry
     _removed: set[str]
-    draining: bool
     """Workspaces that are not there any more for anybody, and not wholly gone either."""
     _prune: Callable[[], None]
+    draining: bool
 
     def enter(self, workspace: str) -> None:
         """Returns if the workspace has not been removed; asked at each request, it reads nothing.
@@ -43,9 +44,9 @@ class Workspaces(ABC):
             Invalid: a made-up cursor.
         """
         only = None if principal.workspace == EVERYWHERE else principal.workspace
-        rows = await self._store.list_workspaces(None if cursor is None else _place(cursor), limit, only)
-        items = [{"name": row.name, "created_at": to_text(row.created_at)} for row in rows]
-        return {"items": items, "next_cursor": _cursor(rows[-1]) if len(items) == limit else None}
+        rows = await self._store.list_workspaces(None if cursor is None else _place(cursor), limit + 1, only)
+        items = [{"name": row.name, "created_at": to_text(row.created_at)} for row in rows[:limit]]
+        return {"items": items, "next_cursor": _cursor(rows[limit - 1]) if len(rows) > limit else None}
 
     async def create_workspace(
         self, request: WorkspaceRequest, principal: Principal, once: Once | None = None
@@ -54,6 +55,7 @@ class Workspaces(ABC):
 
         Raises:
             Conflict: it is there already, or being removed; or the key was used with another body.
+            NotFound: what the key made is gone.
             Unavailable: draining, or the store is away.
         """
         self._need_open("workspaces")
@@ -106,8 +108,8 @@ class Workspaces(ABC):
     async def _need_workspace(self, workspace: str) -> None:
         """Returns if there is such a workspace; else raises NotFound."""
 
-    async def list_queues(self, workspace: str) -> dict[str, Any]:
-        """The queues with their load in this workspace, and its limits, as models.people.QueuePage."""
+    async def list_queues(self, workspace: str, *, limit: int = 50, cursor: str | None = None) -> dict[str, Any]:
+        """A page of queues by name, with their load in this workspace and its limits; as models.people.QueuePage."""
         await self._need_workspace(workspace)
         counts: dict[tuple[str, str], int] = {}
         for of, queue, status, number in await self._store.active_counts():
@@ -123,7 +125,8 @@ class Workspaces(ABC):
             for name, limit in sorted(self._registry.queues().items())
         ]
         queued = sum(n for (_, status), n in counts.items() if status in ("queued", "retrying"))
-        return {"items": items, "next_cursor": None, **self._limits.view(workspace, sum(counts.values()), queued)}
+        told = self._limits.view(workspace, sum(counts.values()), queued)
+        return page_by_name(items, limit, cursor) | told
 
 
 def _cursor(row: Any) -> str:
@@ -131,9 +134,13 @@ def _cursor(row: Any) -> str:
 
 
 def _place(cursor: str) -> tuple[int, str]:
-    """The time and the name in a cursor."""
+    """The time and the name in a cursor.
+
+    Raises:
+        Invalid: it was made up.
+    """
     created_at, dash, name = cursor.partition("-")
-    if not (dash and name and created_at.isascii() and created_at.isdecimal() and len(created_at) <= 18):
-        message = "this cursor was made up; use next_cursor of an earlier page"
-        raise Invalid(message, [{"loc": ["query", "cursor"], "msg": message}])
-    return int(created_at), name
+    number = number_behind("", created_at)
+    if number is None or not (dash and name):
+        raise made_up()
+    return number, name

@@ -202,6 +202,13 @@ class DeliveriesQuery(PageQuery):
     run: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
 
 
+Place = Annotated[
+    Annotated[int, Field(ge=0)] | None,
+    Field(description="`next_cursor` of the page before: the same as `after`, which it beats."),
+    BeforeValidator(whole),
+]
+
+
 class EventsQuery(Query):
     """Where in a timeline to begin."""
 
@@ -210,7 +217,13 @@ class EventsQuery(Query):
         Field(ge=0, description="Begin behind this `seq`; of a stream, `Last-Event-ID` beats it."),
         BeforeValidator(whole),
     ] = 0
+    cursor: Place = None
     limit: Limit = 50
+
+    @property
+    def begins(self) -> int:
+        """Behind which event."""
+        return capped(self.after if self.cursor is None else self.cursor)
 
 
 class FeedQuery(Query):
@@ -224,6 +237,7 @@ class FeedQuery(Query):
         ),
         BeforeValidator(whole),
     ] = None
+    cursor: Place = None
     limit: Limit = 50
     types: Annotated[
         str | None,
@@ -231,6 +245,12 @@ class FeedQuery(Query):
         Field(description="Only events of these types, separated by commas."),
     ] = None
     kind: Kind | None = None
+
+    @property
+    def begins(self) -> int | None:
+        """Behind which position; None if nothing says so."""
+        place = self.after if self.cursor is None else self.cursor
+        return None if place is None else capped(place)
 
     def wanted(self) -> list[str]:
         """The types as a list; empty is all."""

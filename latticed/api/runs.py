@@ -13,7 +13,6 @@ from latticed.api.queries import (
     PageQuery,
     RunsQuery,
     WaitQuery,
-    capped,
 )
 from latticed.api.sse import resume_point, stream_feed, stream_run, wants_stream
 from latticed.errors import LatticedError
@@ -109,25 +108,23 @@ async def list_frames(call: Call[PageQuery, None]) -> Reply:
 
 
 async def list_events(call: Call[EventsQuery, None]) -> Reply:
-    """A run's timeline: a stream if the client accepts one, else a page, which begins at `?after=` alone."""
+    """A run's timeline: a stream if the client accepts one, else a page, which begins at `?after=` or `?cursor=`."""
     if wants_stream(call.headers):
         return await stream_run(call)
     resume_point(call.headers)
     query = call.query
-    page = await call.lattice.list_events(
-        call.workspace, call.params["run_id"], after=capped(query.after), limit=query.limit
-    )
+    page = await call.lattice.list_events(call.workspace, call.params["run_id"], after=query.begins, limit=query.limit)
     return json_reply(200, page)
 
 
 async def list_feed(call: Call[FeedQuery, None]) -> Reply:
-    """A workspace's feed: a stream if the client accepts one, else a page, which begins at `?after=` alone."""
+    """A workspace's feed: a stream if the client accepts one, else a page, which begins at `?after=` or `?cursor=`."""
     if wants_stream(call.headers):
         return await stream_feed(call)
     resume_point(call.headers)
     query = call.query
     page = await call.lattice.list_feed(
-        call.workspace, after=capped(query.after or 0), limit=query.limit, types=query.wanted(), kind=query.kind
+        call.workspace, after=query.begins or 0, limit=query.limit, types=query.wanted(), kind=query.kind
     )
     return json_reply(200, page)
 

@@ -1,9 +1,22 @@
-"""uvicorn's protocol with one system call an answer in place of two, and with a limit on the time a head may take."""
+"""uvicorn's protocol with one system call an answer in place of two, limits on the time and the size of a request's
+head, and what is wrong with HTTP itself told as all errors are."""
 
 import asyncio
 from typing import Any, ClassVar, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from latticed.api.exchange import problem_reply
+from latticed.errors import LatticedError, TooLarge, Unreadable
+
+HEAD_BYTES = 64 * 1024
+"""What a request's head may have; more is read only if it comes at once."""
+
+
+class HeadTooLarge(TooLarge):
+    """The head of a request, its address and its headers, is larger than any that is needed."""
+
+    status, title = 431, "Too large"
 
 
 class JoiningTransport:
@@ -54,6 +67,8 @@ class JoiningProtocol(HttpToolsProtocol):
 
     head_seconds: ClassVar[float] = 30.0
     _in_head = True
+    _begins = False
+    _head_bytes = 0
     _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
@@ -65,12 +80,18 @@ class JoiningProtocol(HttpToolsProtocol):
         super().data_received(data)
         if not self._in_head:
             self._stop_waiting()
-        elif self._patience is None:
+            return
+        if self._patience is None:
             self._patience = self.loop.call_later(self.head_seconds, self._too_slow)
+        # Where one begins, what came before it belongs to others.
+        self._head_bytes = 0 if self._begins else self._head_bytes + len(data)
+        self._begins = False
+        if self._head_bytes > HEAD_BYTES:
+            self._refuse(HeadTooLarge(f"the head of a request may have at most {HEAD_BYTES} bytes"))
 
     def on_message_begin(self) -> None:
         """As uvicorn's."""
-        self._in_head = True
+        self._in_head = self._begins = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -93,8 +114,22 @@ class JoiningProtocol(HttpToolsProtocol):
             self._patience = self.loop.call_later(self.head_seconds, self._too_slow)
         elif self.scope is None:
             self.transport.close()
-        elif not self.transport.is_closing():
-            self.send_400_response(f"The head of the request did not come within {self.head_seconds:g} s.")
+        else:
+            self.send_400_response(f"the head of the request did not come within {self.head_seconds:g} s")
+
+    def send_400_response(self, msg: str) -> None:
+        """As uvicorn's, in the one shape of errors."""
+        self._refuse(Unreadable(msg))
+
+    def _refuse(self, error: LatticedError) -> None:
+        """Answers what no application has seen, and closes: where the next request would begin is not known."""
+        if self.transport.is_closing():
+            return
+        reply = problem_reply(error, (b"connection", b"close"), (b"cache-control", b"no-store"))
+        fields = [*self.server_state.default_headers, *reply.headers, (b"content-length", b"%d" % len(reply.body))]
+        head = b"".join(b"%b: %b\r\n" % field for field in fields)
+        self.transport.write(STATUS_LINE[reply.status] + head + b"\r\n" + reply.body)
+        self.transport.close()
 
 
 def protocol(head_seconds: float) -> type[JoiningProtocol]:

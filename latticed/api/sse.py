@@ -14,7 +14,7 @@ from sse_starlette import EventSourceResponse
 from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
-from latticed.api.exchange import NO_STORE, Call, Reply
+from latticed.api.exchange import Call, Reply
 from latticed.api.queries import EventsQuery, FeedQuery, capped
 from latticed.errors import Invalid, LatticedError
 from latticed.models.records import EventRecord
@@ -176,14 +176,14 @@ async def stream_run(call: Call[EventsQuery, None]) -> Reply:
         NotFound: there is no such run.
     """
     seen = resume_point(call.headers)
-    after = capped(call.query.after) if seen is None else seen
+    after = call.query.begins if seen is None else seen
     timeline = await call.lattice.open_timeline(
         call.workspace, call.params["run_id"], call.principal, after=after, resumed=seen is not None
     )
     if seen is not None and timeline.ended:
         timeline.close()
         # Makes a browser's EventSource stop.
-        return Reply(204, headers=[NO_STORE])
+        return Reply(204)
     return _reply(call, timeline, run_frame)
 
 
@@ -194,9 +194,7 @@ async def stream_feed(call: Call[FeedQuery, None]) -> Reply:
         Invalid: `Last-Event-ID` or `?after=` is no number, or beyond the end.
     """
     seen = resume_point(call.headers)
-    after = seen
-    if after is None and call.query.after is not None:
-        after = capped(call.query.after)
+    after = call.query.begins if seen is None else seen
     timeline = await call.lattice.open_feed(
         call.workspace, call.principal, after=after, resumed=seen is not None, types=call.query.wanted(),
         kind=call.query.kind,

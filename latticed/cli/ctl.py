@@ -67,7 +67,7 @@ def told(error: LatticedError) -> str:
 
 def usage(error: typer.TyperException) -> str:
     """What is wrong with a command line, and where to read how it is right."""
-    message = " ".join(error.format_message().split()).rstrip(".")
+    message = " ".join(error.format_message().split()).replace("Value error, ", "", 1).rstrip(".")
     context = getattr(error, "ctx", None)
     return message if context is None else f"{message}; see {context.command_path} --help"
 

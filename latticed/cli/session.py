@@ -15,6 +15,7 @@ import typer
 from latticed.cli.render import Screen
 from latticed.clock import SystemClock
 from latticed.errors import Unauthenticated, Unavailable
+from latticed.files import CannotWrite
 
 if TYPE_CHECKING:
     from latticed.client import Client
@@ -23,6 +24,9 @@ INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 and the number of SIGINT, as shells have it."""
 PIPE_CLOSED = 141
 """The exit code if nobody reads stdout any more: 128 and the number of SIGPIPE, as shells have it."""
+
+MOST = 500
+"""The longest page there is: what is short is shown whole."""
 
 ApiUrl = Annotated[
     str | None, typer.Option("--api-url", "-u", metavar="URL", help="The daemon's address, or unix:PATH.")
@@ -85,7 +89,7 @@ class Session:
         """
         from latticed.client import Client
 
-        return Client(self._url(), self._token(), self.workspace)
+        return Client(self._url, self._token(), self.workspace)
 
     def close(self) -> None:
         """Closes the connections to the daemon, if there are any."""
@@ -140,6 +144,14 @@ class Session:
         """
         self.note(f"{run_id} goes on; stop it with: {self.command(f'runs stop {run_id}')}")
         raise typer.Exit(INTERRUPTED)
+
+    def explained(self, error: Unauthenticated) -> Unauthenticated:
+        """What the daemon said of the token, or, if there is none to speak of, how to give one."""
+        if self._token() is not None:
+            return error
+        return Unauthenticated(
+            f"no token found: there is none in {state_dir() / 'admin.token'}. Give one with -t or LATTICED_TOKEN"
+        )
 
     def _url(self) -> str:
         if url := self.settings.api_url or os.environ.get("LATTICED_URL"):
@@ -199,10 +211,14 @@ def command(app: typer.Typer, name: str, **how: Any) -> Callable[[Callable[..., 
             try:
                 function(session, **values)
                 sys.stdout.flush()
-            except BrokenPipeError as error:
-                # What is still buffered has no reader either: it must not be written at exit.
+            except OSError as error:
+                # What is still buffered finds no way out either: it must not be written at exit.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                raise typer.Exit(PIPE_CLOSED) from error
+                if isinstance(error, BrokenPipeError):
+                    raise typer.Exit(PIPE_CLOSED) from error
+                raise CannotWrite(f"cannot write the output: {(error.strerror or str(error)).lower()}") from error
+            except Unauthenticated as error:
+                raise session.explained(error) from error
             finally:
                 session.close()
 

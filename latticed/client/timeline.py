@@ -137,6 +137,7 @@ class Follower:
                 if not was_there:
                     raise
                 self._lost(error)
+                self._transport.look_again()
                 failures += 1
             if not (self._ended or self._hurried):
                 self._pause(min(self._delay(failures), self._left()))

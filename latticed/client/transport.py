@@ -2,8 +2,8 @@
 
 import json
 import ssl
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -24,6 +24,8 @@ _BY_STATUS: dict[int, type[LatticedError]] = {
 }
 
 Params = Mapping[str, Any]
+Address = str | Callable[[], str]
+"""A daemon's address, or what says where it is now, since it may come back elsewhere."""
 
 
 def path(*segments: str) -> str:
@@ -76,22 +78,26 @@ class Transport:
     """A pool of connections to one daemon, with one token.
 
     Args:
-        url: the daemon's address, such as `http://127.0.0.1:8700` or `unix:/run/latticed/latticed.sock`.
+        where: the daemon's address, such as `http://127.0.0.1:8700` or `unix:/run/latticed/latticed.sock`.
         token: sent as `Authorization: Bearer`; None sends nothing.
         answer_seconds: how long the daemon may be silent before an answer is given up.
 
     Raises:
-        Invalid: `url` is not an http or https address, and no Unix socket's.
+        Invalid: the address is not an http or https address, and no Unix socket's.
     """
 
-    def __init__(self, url: str, token: str | None, answer_seconds: float = ANSWER_SECONDS) -> None:
-        self.url = url.rstrip("/")
+    def __init__(self, where: Address, token: str | None, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self._where: Callable[[], str] = where if callable(where) else lambda: where
         self.answer_seconds = answer_seconds
-        headers = {"Accept": "application/json", "User-Agent": "latticed-client"}
+        self._headers = headers = {"Accept": "application/json", "User-Agent": "latticed-client"}
         if token:
             if not (token.isascii() and token.isprintable()):
                 raise Invalid("the token holds characters that no token has; was it copied whole?")
             headers["Authorization"] = f"Bearer {token}"
+        self._open(self._where())
+
+    def _open(self, url: str) -> None:
+        self.url = url.rstrip("/")
         socket = _socket_path(self.url)
         try:
             parsed = httpx2.URL(self.url if socket is None else "http://localhost")
@@ -105,13 +111,20 @@ class Transport:
             verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._http = httpx2.Client(
             base_url=parsed,
-            headers=headers,
+            headers=self._headers,
             verify=verify,
             transport=None if socket is None else httpx2.HTTPTransport(verify=verify, uds=socket),
-            timeout=httpx2.Timeout(answer_seconds, connect=CONNECT_SECONDS),
+            timeout=httpx2.Timeout(self.answer_seconds, connect=CONNECT_SECONDS),
             # A proxy in the environment is for the world outside, not for this machine's own daemon.
             trust_env=parsed.host not in ("127.0.0.1", "::1", "localhost"),
         )
+
+    def look_again(self) -> None:
+        """Turns to where the daemon is now; while nothing says so, to where it was."""
+        with suppress(LatticedError):
+            if (url := self._where()).rstrip("/") != self.url:
+                self.close()
+                self._open(url)
 
     def close(self) -> None:
         """Closes every connection."""

@@ -7,7 +7,7 @@ from typing import Any, Self
 from latticed.client.hooks import HookVerbs
 from latticed.client.people import PeopleVerbs
 from latticed.client.timeline import PATIENCE_SECONDS, Follower
-from latticed.client.transport import ANSWER_SECONDS, Transport, path
+from latticed.client.transport import ANSWER_SECONDS, Address, Transport, path
 from latticed.clock import SystemClock
 from latticed.errors import Invalid
 from latticed.states import TERMINAL, Status
@@ -28,7 +28,8 @@ class Client(PeopleVerbs, HookVerbs):
     `Unavailable` if the daemon could not be reached.
 
     Args:
-        url: the daemon's address, such as `http://127.0.0.1:8700` or `unix:/run/latticed/latticed.sock`.
+        url: the daemon's address, such as `http://127.0.0.1:8700` or `unix:/run/latticed/latticed.sock`; or what says
+            where it is now, which is asked again when a daemon that was followed is not there any more.
         token: a token's text; None sends none, which only `healthz` and `readyz` accept.
         workspace: the workspace of every verb that needs one; `*` stands for all, for tokens and the audit trail.
         answer_seconds: how long the daemon may be silent before an answer is given up.
@@ -38,9 +39,13 @@ class Client(PeopleVerbs, HookVerbs):
     """
 
     def __init__(
-        self, url: str, token: str | None = None, workspace: str = "default", *, answer_seconds: float = ANSWER_SECONDS
+        self,
+        url: Address,
+        token: str | None = None,
+        workspace: str = "default",
+        *,
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
-        self.url = url
         self.workspace = workspace
         self._transport = Transport(url, token, answer_seconds)
         self._clock = SystemClock()
@@ -279,13 +284,13 @@ class Client(PeopleVerbs, HookVerbs):
 
     # The rest
 
-    def list_agents(self) -> Document:
-        """The agents that a run can target."""
-        return self._get("agents")
+    def list_agents(self, *, limit: int | None = None, cursor: str | None = None) -> Document:
+        """A page of the agents that a run can target, by name."""
+        return self._get("agents", limit=limit, cursor=cursor)
 
-    def list_queues(self) -> Document:
-        """The queues, with their limits and loads."""
-        return self._get("queues")
+    def list_queues(self, *, limit: int | None = None, cursor: str | None = None) -> Document:
+        """A page of the queues by name, with their limits and loads."""
+        return self._get("queues", limit=limit, cursor=cursor)
 
     # How
 

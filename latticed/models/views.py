@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from latticed import ids
 from latticed.clock import to_text
 from latticed.models.pipeline import HANDOFF_ENDS, Story
 from latticed.models.records import STOP_MODES, Birth, RunRow
@@ -185,7 +186,7 @@ def step_view(row: Any) -> dict[str, Any]:
     finished = row.finished_at
     outcome = orjson.loads(row.outcome)
     return {
-        "id": f"step_{row.n}",
+        "id": f"{ids.STEP}{row.n}",
         "kind": row.kind,
         "name": row.name,
         "branch": row.branch,

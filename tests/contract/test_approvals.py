@@ -116,6 +116,14 @@ def test_an_approval_expires_in_its_time(quick: Daemon, catch: bool, name: str) 
     assert answer(quick, approval["id"]).status_code == 409
 
 
+def test_why_says_until_when_a_question_is_open(quick: Daemon) -> None:
+    run_id = quick.post_run("curious", inputs={"expires_seconds": 600})["id"]
+    approval = asked(quick, run_id)
+    why = quick.get(run_id, "why")
+    assert (why["until"], f"until {approval['expires_at']}" in why["reason"]) == (approval["expires_at"], True)
+    quick.stop_run(run_id)
+
+
 def test_of_many_answers_one_wins(quick: Daemon) -> None:
     run_id = quick.post_run("curious")["id"]
     approval_id = asked(quick, run_id)["id"]

@@ -1,6 +1,7 @@
 """What a client may get wrong, each kind against the real daemon: a clear refusal and never a 500."""
 
 import json
+import select
 import socket
 import time
 from typing import Any
@@ -197,9 +198,11 @@ def test_a_cursor_made_up_is_422_or_a_page_and_never_500(live: Daemon, tail: str
         problem(answer, 422, "invalid")
 
 
-def test_a_cursor_of_words_is_422(live: Daemon) -> None:
-    for tail in ("runs", "approvals", "tokens"):
-        problem(live.client.get(live.path(tail), params={"cursor": "made up!"}), 422, "invalid")
+def test_a_cursor_of_words_is_422_and_the_cursors_fault(live: Daemon) -> None:
+    run = f"runs/{live.run('echo')['id']}"
+    for tail in ("runs", "approvals", "tokens", "audit", "events", f"{run}/steps", f"{run}/replay", f"{run}/events"):
+        told = problem(live.client.get(live.path(tail), params={"cursor": "made up!"}), 422, "invalid")
+        assert told["errors"][0]["loc"] == ["query", "cursor"]
 
 
 @pytest.mark.parametrize("seen", ["abc", "-1", str(10**18), str(10**30), "1.5", "0x1"])
@@ -238,6 +241,44 @@ def test_a_workspace_needs_a_decent_name(live: Daemon, name: Any) -> None:
     problem(live.client.post("/v1/workspaces", json={"name": name}), 422, "invalid")
 
 
-def test_what_is_not_http_is_refused_and_the_daemon_goes_on(live: Daemon) -> None:
-    assert exchange(live, b"\x00\x01\x02 nonsense\r\n\r\n").startswith(b"HTTP/1.1 400")
+NOT_HTTP = {
+    "nonsense": b"\x00\x01\x02 nonsense\r\n\r\n",
+    "a method of nobody": b"BREW /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a space in the path": b"GET /health z HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a path that is not ASCII": b"GET /healthz\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+    "two lengths": b"POST /v1/session HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    "a chunk without a size": b"POST /v1/session HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}",
+}
+
+
+def raw_problem(answer: bytes, status: int, code: str) -> Any:
+    """What a refusal says that came over a bare connection."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    told = json.loads(body)
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"content-type: application/problem+json" in head
+    assert (told["status"], told["code"]) == (status, code)
+    return told
+
+
+@pytest.mark.parametrize("raw", NOT_HTTP.values(), ids=NOT_HTTP)
+def test_what_is_not_http_is_refused_as_all_else_and_the_daemon_goes_on(live: Daemon, raw: bytes) -> None:
+    raw_problem(exchange(live, raw, until_close=True), 400, "invalid")
     assert live.client.get("/healthz").status_code == 200
+
+
+def test_a_head_that_never_ends_is_refused_before_it_does(live: Daemon) -> None:
+    url = urlsplit(live.url)
+    with socket.create_connection((url.hostname, url.port), timeout=10) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nX-Long: ")
+        for _ in range(100):
+            if select.select([connection], [], [], 0.05)[0]:
+                break
+            connection.sendall(b"x" * 16_384)
+        told = raw_problem(connection.recv(65536), 431, "too_large")
+    assert "65536" in told["detail"]
+
+
+def test_a_head_may_be_as_long_as_said(live: Daemon) -> None:
+    answer = live.client.get("/healthz", headers={"X-Long": "x" * 60_000})
+    assert answer.status_code == 200

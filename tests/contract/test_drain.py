@@ -128,6 +128,27 @@ def test_a_drain_ends_what_is_under_way_and_gives_the_rest_back(daemon: Make, tm
     wait_until(lambda: printed(one, command).count("up") == 2)
 
 
+def test_a_drain_makes_nothing_new(daemon: Make) -> None:
+    one = daemon(config={"runs": {"drain_seconds": 600.0}})
+    over = one.run("echo")["id"]
+    step = begun(one, "stepper_long")
+    one.wait_event(step, "step.started")
+    draining(one)
+    for path, body in (
+        (one.path("runs"), {"target": "echo", "goal": "g"}),
+        (one.path(f"runs/{over}/rerun"), {}),
+        (one.path("tokens"), {"role": "viewer"}),
+        ("/v1/tokens", {"role": "viewer"}),
+        ("/v1/workspaces", {"name": "late"}),
+        (one.path("hooks"), {"name": "late", "point": "post_run", "url": "https://example.org/"}),
+    ):
+        refused = one.client.post(path, json=body)
+        assert (refused.status_code, refused.json()["code"]) == (503, "unavailable"), path
+        assert int(refused.headers["retry-after"]) >= 1
+    assert one.stop_run(step, mode="now")["stopped"]
+    assert one.wait_exit() == 0
+
+
 def test_a_drain_ends_in_time_whatever_runs(daemon: Make, tmp_path: Path) -> None:
     one = daemon(
         config={

@@ -270,7 +270,9 @@ def test_a_rerun_is_a_new_run_that_points_at_the_old_one(live: Daemon) -> None:
     waited = live.client.post(live.path(f"runs/{old['id']}/rerun?wait=20"), json={"from_step": step})
     assert waited.json()["run"]["status"] == "ok"
     assert len(live.steps(waited.json()["run"]["id"])) == 3
-    assert post(live, f"runs/{old['id']}/rerun", {"from_step": "nonsense"}).status_code == 422
+    for other in ("nonsense", "step_0", "step_99", "step_²"):
+        refused = post(live, f"runs/{old['id']}/rerun", {"from_step": other})
+        assert (refused.status_code, refused.json()["errors"][0]["loc"]) == (422, ["body", "from_step"])
 
 
 def test_only_a_finished_run_can_be_run_again(live: Daemon) -> None:

@@ -184,3 +184,12 @@ def test_only_who_is_for_all_workspaces_removes_one(one: Daemon) -> None:
     viewer = made_token(one, name, "viewer")["token"]
     assert httpx2.get(f"{one.url}/v1/workspaces/{name}", headers=bearer(viewer)).json()["name"] == name
     assert httpx2.get(f"{one.url}/v1/workspaces/default", headers=bearer(viewer)).status_code == 403
+
+
+def test_a_key_whose_workspace_is_gone_is_not_found_as_the_document_says(one: Daemon) -> None:
+    key = {"Idempotency-Key": "gone"}
+    assert one.client.post("/v1/workspaces", json={"name": "short"}, headers=key).status_code == 201
+    assert one.client.delete("/v1/workspaces/short").status_code == 204
+    wait_until(lambda: one.client.post("/v1/workspaces", json={"name": "short"}, headers=key).status_code == 404)
+    document = one.client.get("/openapi.json").json()
+    assert "404" in document["paths"]["/v1/workspaces"]["post"]["responses"]

@@ -74,6 +74,7 @@ def test_a_reader_at_the_end_of_a_finished_run_is_told_to_stop_coming(live: Daem
     last = len(live.events(run))
     answer = live.client.get(live.path(f"runs/{run}/events"), headers={**STREAM, "Last-Event-ID": str(last)})
     assert (answer.status_code, answer.content) == (204, b"")
+    assert answer.headers.get_list("cache-control") == ["no-store"]
     assert [event.event for event in whole(live, run, after=last)] == ["end"]
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -169,6 +170,21 @@ def test_what_goes_wrong_is_one_line_and_an_exit_code(ctl: Shell, words: list[st
     assert done.stderr.count("\n") == 1
 
 
+def test_who_has_no_token_is_told_where_one_goes(ctl: Shell, tmp_path: Path) -> None:
+    ctl.environment["LATTICED_STATE_DIR"] = str(tmp_path)
+    done = ctl.run("whoami", "-u", ctl.daemon.url)
+    said = f"no token found: there is none in {tmp_path}/admin.token. Give one with -t or LATTICED_TOKEN"
+    assert (done.returncode, done.stdout, done.stderr) == (77, "", f"latticectl: {said}\n")
+
+
+@pytest.mark.parametrize("words", [["whoami"], ["agents", "list", "--json"]])
+def test_output_that_finds_no_room_is_one_line_too(ctl: Shell, words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [PROGRAM, *words]
+        done = subprocess.run(command, env=ctl.environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (70, "latticectl: cannot write the output: no space left on device\n")
+
+
 def test_tokens_and_workspaces_are_made_listed_and_ended(ctl: Shell) -> None:
     ctl("workspaces", "create", "lab")
     assert "lab" in ctl("workspaces", "list")
@@ -221,6 +237,29 @@ def test_ctrl_c_leaves_the_run_going_and_says_so(ctl: Shell) -> None:
     assert said == f"latticectl: {run_id} goes on; stop it with: latticectl runs stop {run_id}\n"
     assert ctl.daemon.get(run_id)["status"] == "running"
     ctl("runs", "cancel", run_id)
+
+
+def test_who_follows_goes_where_the_daemon_comes_back(daemon: Callable[..., Daemon]) -> None:
+    one = daemon()
+    ctl, run_id = Shell(one), one.post_run("signaller")["id"]
+    command = [PROGRAM, "runs", "events", run_id, "--follow", "--json"]
+    with subprocess.Popen(
+        command, env=ctl.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        seen = [json.loads(process.stdout.readline())]
+        before = one.url
+        one.kill()
+        with socket.socket() as nobody:  # holds the port, and answers nobody
+            nobody.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            nobody.bind(("127.0.0.1", int(before.rpartition(":")[2])))
+            assert one.start().url != before
+            one.client.post(one.path(f"runs/{run_id}/signals/go"))
+            out, said = process.communicate(timeout=30)
+    seen += [json.loads(line) for line in out.splitlines()]
+    assert [event["seq"] for event in seen] == list(range(1, len(seen) + 1))
+    assert (process.returncode, seen[-1]["type"]) == (0, "run.finished")
+    assert said.splitlines()[-1] == "latticectl: the daemon is there again"
 
 
 def test_a_daemon_on_a_unix_socket_is_found_by_its_address_and_followed(daemon: Callable[..., Daemon]) -> None:

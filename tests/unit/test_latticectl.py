@@ -59,7 +59,7 @@ def test_the_state_directory_says_where_the_daemon_is_and_who_asks(server: Scrip
     server.answers.append(Answer(200, {"items": []}))
     assert call(["agents", "list"]) == 0
     assert server.asked[0].headers["authorization"] == "Bearer from-file"
-    assert server.asked[0].path == "/v1/workspaces/default/agents"
+    assert server.asked[0].path == "/v1/workspaces/default/agents?limit=500"
 
 
 def test_the_environment_beats_the_state_directory_and_an_option_beats_both(
@@ -73,8 +73,9 @@ def test_the_environment_beats_the_state_directory_and_an_option_beats_both(
     assert call(["agents", "list"]) == 0
     assert call(["agents", "list", "-t", "given", "-w", "mine"]) == 0
     assert [(a.headers["authorization"], a.path) for a in server.asked] == [
-        ("Bearer from-env", "/v1/workspaces/env/agents"), ("Bearer given", "/v1/workspaces/mine/agents"),
-    ]  # fmt: skip
+        ("Bearer from-env", "/v1/workspaces/env/agents?limit=500"),
+        ("Bearer given", "/v1/workspaces/mine/agents?limit=500"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -146,8 +147,8 @@ def test_a_refusal_is_one_line_on_stderr_and_its_own_exit_code(
         (["nonsense"], "No such command 'nonsense'"),
         (["runs", "list", "--jsn"], "No such option: --jsn"),
         (["runs", "show"], "Missing argument 'ID'"),
-        (["tokens", "create"], "Missing option '--role'. Choose from: viewer, operator, admin;"),
-        (["runs", "stop", "run_1", "--mode", "soft"], "'soft' is not one of 'graceful', 'now', 'kill'"),
+        (["runs", "stop", "run_1", "--mode", "soft"], "Invalid value for '--mode': 'soft' is not one of 'graceful', "),
+        (["tokens", "create"], "Missing option '--role'. Choose from: viewer, operator, admin; see "),
         (["runs", "list", "--status", "happy"], "'happy' is not one of"),
         (["run", "echo", "--input", "novalue"], "--input 'novalue' is not a pair"),
         (["run", "echo", "--inputs-json", "[1]"], "--inputs-json must be a JSON object"),
@@ -345,6 +346,11 @@ def test_json_stays_json_where_the_terminal_knows_only_ascii(server: Scripted, m
 
 
 PROGRAM = [sys.executable, "-c", "from latticed.cli.ctl import main; main()"]
+
+
+def test_the_help_of_run_shows_the_arguments_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["run", "--help"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith("run [OPTIONS] {AGENT} [GOAL]")
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -1,0 +1,58 @@
+"""Lists, a page at a time. A cursor is the place where the page before ended; the last page has none."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from latticed import ids
+from latticed.errors import Invalid
+
+MOST_DIGITS = 18
+"""Of a number that is a cursor; more is no number that was ever given."""
+
+
+def page(found: Sequence[dict[str, Any]], limit: int, key: str = "id") -> dict[str, Any]:
+    """A page of what was found, of which one more than `limit` was asked for; `key` names what cursors are made of."""
+    items = found[:limit]
+    return {"items": items, "next_cursor": str(items[-1][key]) if len(found) > limit else None}
+
+
+def page_by_name(whole: Sequence[dict[str, Any]], limit: int, cursor: str | None) -> dict[str, Any]:
+    """A page of a list that is at hand, sorted by its `name`."""
+    return page([item for item in whole if cursor is None or item["name"] > cursor], limit, "name")
+
+
+def made_up() -> Invalid:
+    """What was sent as a cursor cannot be one."""
+    message = "this cursor was made up; use next_cursor of an earlier page"
+    return Invalid(message, [{"loc": ["query", "cursor"], "msg": message}])
+
+
+def id_cursor(prefix: str, cursor: str | None) -> str | None:
+    """A cursor that is an id.
+
+    Raises:
+        Invalid: it is none.
+    """
+    if cursor is not None and not ids.is_id(prefix, cursor):
+        raise made_up()
+    return cursor
+
+
+def number_cursor(cursor: str | None, prefix: str = "") -> int | None:
+    """A cursor that is a number behind `prefix`.
+
+    Raises:
+        Invalid: it is none.
+    """
+    number = None if cursor is None else number_behind(prefix, cursor)
+    if cursor is not None and number is None:
+        raise made_up()
+    return number
+
+
+def number_behind(prefix: str, text: str) -> int | None:
+    """`step_7` behind `step_` → 7; None if the text is nothing of the kind."""
+    digits = text.removeprefix(prefix)
+    if text.startswith(prefix) and digits.isascii() and digits.isdecimal() and len(digits) <= MOST_DIGITS:
+        return int(digits)
+    return None
