@@ -297,6 +297,5 @@ class Addressee:
                 asked = min(failure.retry_seconds, DAY_SECONDS)
                 self._held_until, self._held_url = self._courier.clock.now() + int(asked * 1e6), hook.table.url
         pauses = self._courier.retry_seconds
-        if attempts > len(pauses):
-            return None
-        return max(asked, pauses[attempts - 1] * (1 + JITTER * random.random()))
+        tried = attempts % (len(pauses) + 1)  # What was dead and is sent again has all the tries before it anew.
+        return None if tried == 0 else max(asked, pauses[tried - 1] * (1 + JITTER * random.random()))
