@@ -19,6 +19,8 @@ from latticed.hooks.addresses import Network, NotAllowed, Target, allowed
 
 RESOLVERS = 16
 """Names that can be looked up at a time; one that hangs takes one of these."""
+CONNECT_SECONDS = 2.0
+"""How long one address gets to be connected to while there are others: one that swallows everything costs no more."""
 HEAD_BYTES, HEADERS = 64 * 1024, 200
 """How large the head of an answer may be, and how many fields it may have."""
 ANSWER_BYTES = 64 * 1024
@@ -299,9 +301,11 @@ class Connections:
             # Reading the machine's certificates takes tens of milliseconds.
             self._context = await asyncio.to_thread(ssl.create_default_context)
         reason = "no address"
-        for family, address in await self.find(target):
+        found = await self.find(target)
+        for number, (family, address) in enumerate(found, 1):
             try:
-                return await self._open(family, address, target)
+                async with asyncio.timeout(None if number == len(found) else CONNECT_SECONDS):
+                    return await self._open(family, address, target)
             except ssl.SSLError as error:
                 reason = f"TLS failed: {getattr(error, 'verify_message', None) or error.reason or 'it was cut'}"
             except OSError as error:

@@ -4,11 +4,13 @@ import asyncio
 import socket
 import ssl
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from latticed.errors import Invalid
+from latticed.hooks import network
 from latticed.hooks.network import SocketAddress
 from latticed.hooks.webhook import Webhooks
 from tests.receiver import Receiver, plain
@@ -85,6 +87,24 @@ async def test_of_several_addresses_those_that_may_be_called_are(receiver: Make,
 
     webhooks = sender(resolve)
     await send(webhooks, f"http://several.example:{one.port}/")
+    assert len(one.requests) == 1
+
+
+async def test_an_address_that_swallows_everything_does_not_keep_from_the_next(
+    receiver: Make, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "CONNECT_SECONDS", 0.1)
+    one = receiver()
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as waiting:
+        for _ in range(4):  # Nobody accepts them, and who comes after them is not answered.
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(full.getsockname())
+
+        async def resolve(host: str, port: int) -> list[SocketAddress]:
+            return [(socket.AF_INET, full.getsockname()), (socket.AF_INET, ("127.0.0.1", port))]
+
+        await send(sender(resolve), f"http://several.example:{one.port}/")
     assert len(one.requests) == 1
 
 
