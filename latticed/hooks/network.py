@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 import httptools
@@ -61,6 +62,8 @@ class Names:
         Raises:
             OSError: it has none.
         """
+        with suppress(socket.gaierror):  # What is an address already needs nobody to be asked.
+            return _look_up(host, port, socket.AI_NUMERICHOST)
         key = (host, port)
         future = self._asked.get(key)
         if future is None:
@@ -80,8 +83,8 @@ class Names:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _look_up(host: str, port: int) -> list[SocketAddress]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+def _look_up(host: str, port: int, flags: int = 0) -> list[SocketAddress]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     return [(int(family), address) for family, _, _, _, address in found]
 
 

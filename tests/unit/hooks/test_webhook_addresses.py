@@ -4,13 +4,15 @@ import asyncio
 import socket
 import ssl
 import subprocess
+import threading
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from latticed.errors import Invalid
-from latticed.hooks import network
+from latticed.hooks import network, webhook
 from latticed.hooks.network import SocketAddress
 from latticed.hooks.webhook import Webhooks
 from tests.receiver import Receiver, plain
@@ -129,6 +131,29 @@ async def test_a_name_server_that_hangs_holds_up_no_other_name(receiver: Make, s
     await send(webhooks, f"http://quick.example:{one.port}/")
     with pytest.raises(TimeoutError):
         await slow
+
+
+async def test_name_servers_that_hang_hold_up_no_registration_and_no_address(
+    receiver: Make, webhooks: Webhooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, look_up = threading.Event(), socket.getaddrinfo
+
+    def hang(host: str, *args: Any, **more: Any) -> Any:
+        if host.endswith(".example") and not more.get("flags"):
+            release.wait(20)
+        return look_up(host, *args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    monkeypatch.setattr(webhook, "JUDGE_SECONDS", 0.1)
+    one = receiver()
+    try:
+        async with asyncio.timeout(5):
+            await asyncio.gather(*(webhooks.judge(f"https://n{n}.example/") for n in range(network.RESOLVERS + 1)))
+            await webhooks.judge(one.url)
+            await send(webhooks, one.url)
+    finally:
+        release.set()
+    assert len(one.requests) == 1
 
 
 async def test_a_registration_does_not_call_anybody(receiver: Make, webhooks: Webhooks) -> None:
