@@ -53,6 +53,12 @@ class Metrics:
             "latticed_abandoned", "Code that was given up and still runs, by sort", ("what",), registry=registry
         )
         self.streams = Gauge("latticed_open_streams", "Readers of timelines", registry=registry)
+        self.asked = Counter(
+            "latticed_hooks_asked", "Times that a hook was asked or told, by its point, sort and how that ended",
+            ("point", "sort", "status"), registry=registry,
+        )  # fmt: skip
+        self.pending = Gauge("latticed_deliveries_pending", "Deliveries that are still to be sent", registry=registry)
+        self.dead = Counter("latticed_deliveries_dead", "Deliveries that were given up", registry=registry)
         self.running = Gauge("latticed_slots_taken", "Runs that hold a slot", registry=registry)
         self.refusals = Counter(
             "latticed_refusals", "Requests refused by a limit of their workspace", ("workspace", "limit"),
@@ -94,6 +100,9 @@ class Metrics:
                     self._queued[event.run_id] = event.at
             elif kind == "run.cancelling":
                 self._cancelling[event.run_id] = event.at
+            elif kind == "hook.finished":
+                told = orjson.loads(event.data)
+                self.asked.labels(told["point"], told["sort"], told["status"]).inc()
             elif kind == "run.recovered":
                 self.recoveries.inc()
             elif kind == "run.finished":

@@ -38,6 +38,10 @@ class Outbox(Protocol):
 class HooksStore(Outbox, Protocol):
     """What the facade asks. Where a method takes a workspace, nothing of another one is found."""
 
+    async def count_pending(self) -> int:
+        """How much is to be sent, now or later, in all workspaces."""
+        ...
+
     async def list_deliveries(
         self, workspace: str, filters: dict[str, Any], before: str | None, limit: int
     ) -> list[DeliveryRow]:

@@ -40,11 +40,13 @@ log = structlog.get_logger()
 
 
 class Courier(Loop):
-    """All addressees. `disable` is told a registered hook whose receiver wants no more; `rest` is called at times."""
+    """All addressees. `disable` is told a registered hook whose receiver wants no more, `died` how many deliveries were
+    given up; `rest` is called at times."""
 
     def __init__(
         self, *, store: Outbox, clock: Clock, hooks: Hooks, retry_seconds: Sequence[float] = RETRY_SECONDS,
         disable: Callable[[str], None] = lambda hook_id: None, rest: Callable[[], Awaitable[None]] | None = None,
+        died: Callable[[int], None] = lambda number: None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.store = store
@@ -54,6 +56,7 @@ class Courier(Loop):
         self.pausing = True
         self._disable = disable
         self._rest = rest
+        self._died = died
         self._addressees: dict[str, Addressee] = {}
         self._outcomes: list[Sent] = []
         self._recording: asyncio.Task[None] | None = None
@@ -92,6 +95,7 @@ class Courier(Loop):
             given_up = await self.store.give_up_deliveries(unsent, self.clock.now() - int(DAY_SECONDS * 1e6))
             if given_up:
                 log.warning("deliveries_given_up", deliveries=given_up)
+                self._died(given_up)
         if self._rest is not None:
             await self._rest()
         return LOOK_SECONDS
@@ -107,6 +111,7 @@ class Courier(Loop):
             batch = self._outcomes[:RECORDED_TOGETHER]
             try:
                 disabled = await self.store.record_sent(batch)
+                self._died(sum(sent.status == "dead" for sent in batch))
             except Unavailable as away:
                 log.warning("deliveries_wait", reason=away.detail)
                 await asyncio.sleep(AFTER_FAILURE_SECONDS)
@@ -297,6 +302,5 @@ class Addressee:
                 asked = min(failure.retry_seconds, DAY_SECONDS)
                 self._held_until, self._held_url = self._courier.clock.now() + int(asked * 1e6), hook.table.url
         pauses = self._courier.retry_seconds
-        if attempts > len(pauses):
-            return None
-        return max(asked, pauses[attempts - 1] * (1 + JITTER * random.random()))
+        tried = attempts % (len(pauses) + 1)  # What was dead and is sent again has all the tries before it anew.
+        return None if tried == 0 else max(asked, pauses[tried - 1] * (1 + JITTER * random.random()))

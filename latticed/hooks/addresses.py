@@ -11,18 +11,17 @@ from latticed.errors import Invalid
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_EMBEDDING = tuple(
-    ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96", "::ffff:0:0:0/96")
-)
-"""Networks that stand for an IPv4 address in their last 32 bits, beside the mapped ones: NAT64 (RFC 6052, 8215),
-compatible and translated addresses. They lead to where that address leads."""
+_EMBEDDING = tuple(ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96"))
+"""Networks that stand for an IPv4 address in their last 32 bits, beside the mapped ones: NAT64 (RFC 6052), compatible
+and translated addresses. They lead to where that address leads."""
 _INSIDE = tuple(
     ipaddress.ip_network(text)
     for text in ("168.63.129.16/32", "100.64.0.0/10", "198.18.0.0/15", "192.0.0.0/24", "0.0.0.0/8", "240.0.0.0/4",
-                 "fec0::/10", "2001::/23", "100::/64", "5f00::/16")
+                 "fec0::/10", "2001::/23", "100::/64", "5f00::/16", "64:ff9b:1::/48")
 )  # fmt: skip
 """What is not for the world although Python's tables, in one version or another, call it global: a cloud's own
-services, carriers' and benchmarks' networks, site-local addresses and tunnels."""
+services, carriers' and benchmarks' networks, site-local addresses, tunnels, and NAT64 within a site (RFC 8215), where
+nobody outside knows which bits are the address that it leads to."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SAFE = "/%:@!$&'()*+,;=~-._"
 

@@ -45,7 +45,7 @@ class HookParts:
         self.asker = Asker(self.registry, runners, queues)
         self.courier = Courier(
             store=store, clock=clock, hooks=self.asker, retry_seconds=config.webhooks.retry_seconds,
-            disable=self.registry.disable, rest=self.webhooks.close_idle,
+            disable=self.registry.disable, rest=self.webhooks.close_idle, died=metrics.dead.inc,
         )  # fmt: skip
         self._allowed = _networks(config)
         self._put(loaded)

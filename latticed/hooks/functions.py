@@ -25,6 +25,7 @@ MOST_LOST = 8
 log = structlog.get_logger()
 
 Function = Callable[[dict[str, Any]], Any]
+_Returned = tuple[Any, BaseException | None]
 
 
 def load_function(name: str, table: PythonHook) -> Function:
@@ -97,7 +98,9 @@ class FunctionRunner:
             raise error
         return await value if inspect.isawaitable(value) else value
 
-    async def _in_thread(self, hook: HookSpec, call: Callable[[], Any], begun: Callable[[], None]) -> Any:
+    async def _in_thread(
+        self, hook: HookSpec, call: Callable[[], _Returned], begun: Callable[[], None]
+    ) -> _Returned:  # fmt: skip
         await self._places.acquire()
         if (lost := self._lost[hook.key]) >= MOST_LOST:
             self._places.release()
@@ -105,11 +108,10 @@ class FunctionRunner:
         begun()
         loop = asyncio.get_running_loop()
         over_at = loop.time() + hook.table.timeout_seconds
-        work = asyncio.wrap_future(self._threads.submit(call))
-        place = _Place(self._places, self._lost, hook.key)
-        work.add_done_callback(place.returned)
+        place = _Place(self._places, self._lost, hook.key, loop.create_future())
+        self._threads.submit(lambda: loop.call_soon_threadsafe(place.give_back, call()))
         try:
-            return await asyncio.shield(work)
+            return await place.answer
         except asyncio.CancelledError:
             # Cut short, it may still be back in its time.
             loop.call_at(over_at, place.lose)
@@ -119,16 +121,21 @@ class FunctionRunner:
 class _Place:
     """What a call in a thread takes: free again when it is back, or lost."""
 
-    def __init__(self, places: asyncio.Semaphore, lost: Counter[str], key: str) -> None:
+    def __init__(
+        self, places: asyncio.Semaphore, lost: Counter[str], key: str, answer: asyncio.Future[_Returned]
+    ) -> None:  # fmt: skip
+        self.answer = answer
         self._places, self._lost, self._key = places, lost, key
         self._back = self._is_lost = False
 
-    def returned(self, _: object) -> None:
+    def give_back(self, returned: _Returned) -> None:
         self._back = True
         if self._is_lost:
             self._lost[self._key] -= 1
         else:
             self._places.release()
+        if not self.answer.done():
+            self.answer.set_result(returned)
 
     def lose(self) -> None:
         if not self._back:
@@ -137,7 +144,7 @@ class _Place:
             self._places.release()
 
 
-def _caught(function: Function, told: dict[str, Any]) -> tuple[Any, BaseException | None]:
+def _caught(function: Function, told: dict[str, Any]) -> _Returned:
     """What a function returned or raised; a SystemExit that left a task would end the event loop."""
     try:
         return function(told), None

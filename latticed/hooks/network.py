@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 import httptools
@@ -19,6 +20,8 @@ from latticed.hooks.addresses import Network, NotAllowed, Target, allowed
 
 RESOLVERS = 16
 """Names that can be looked up at a time; one that hangs takes one of these."""
+CONNECT_SECONDS = 2.0
+"""How long one address gets to be connected to while there are others: one that swallows everything costs no more."""
 HEAD_BYTES, HEADERS = 64 * 1024, 200
 """How large the head of an answer may be, and how many fields it may have."""
 ANSWER_BYTES = 64 * 1024
@@ -59,6 +62,8 @@ class Names:
         Raises:
             OSError: it has none.
         """
+        with suppress(socket.gaierror):  # What is an address already needs nobody to be asked.
+            return _look_up(host, port, socket.AI_NUMERICHOST)
         key = (host, port)
         future = self._asked.get(key)
         if future is None:
@@ -78,8 +83,8 @@ class Names:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _look_up(host: str, port: int) -> list[SocketAddress]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+def _look_up(host: str, port: int, flags: int = 0) -> list[SocketAddress]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     return [(int(family), address) for family, _, _, _, address in found]
 
 
@@ -299,9 +304,11 @@ class Connections:
             # Reading the machine's certificates takes tens of milliseconds.
             self._context = await asyncio.to_thread(ssl.create_default_context)
         reason = "no address"
-        for family, address in await self.find(target):
+        found = await self.find(target)
+        for number, (family, address) in enumerate(found, 1):
             try:
-                return await self._open(family, address, target)
+                async with asyncio.timeout(None if number == len(found) else CONNECT_SECONDS):
+                    return await self._open(family, address, target)
             except ssl.SSLError as error:
                 reason = f"TLS failed: {getattr(error, 'verify_message', None) or error.reason or 'it was cut'}"
             except OSError as error:

@@ -23,7 +23,8 @@ class BadSecret(LatticedError):
 
 
 def key_of(secret: str) -> bytes:
-    """A secret's text → the key: base64 behind `whsec_`, as Standard Webhooks spells it, any other text as its UTF-8.
+    """A secret's text → the key: base64 behind `whsec_`, as Standard Webhooks spells it, padded or not, as its
+    libraries read it; any other text as its UTF-8.
 
     Raises:
         BadSecret: it is empty, or what follows `whsec_` is not base64. Nothing of it is told.
@@ -32,7 +33,8 @@ def key_of(secret: str) -> bytes:
         key = secret.encode()
     else:
         try:
-            key = b64decode(secret.removeprefix(PREFIX), validate=True)
+            text = secret.removeprefix(PREFIX)
+            key = b64decode(text + "=" * (-len(text) % 4), validate=True)
         except (binascii.Error, ValueError):
             raise BadSecret(f"what follows {PREFIX} in a webhook's secret must be base64") from None
     if not key:

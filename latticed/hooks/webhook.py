@@ -4,6 +4,7 @@ What a receiver does with the connection can harm nobody: its answer is read up 
 likewise, its redirects are followed three times and judged like the first address, and the caller keeps the time.
 """
 
+import asyncio
 import email.utils
 from collections.abc import Callable, Sequence
 
@@ -21,6 +22,8 @@ from latticed.secrets import NoSecret
 
 CONTENT_TYPE = b"application/cloudevents+json"
 REDIRECTS = 3
+JUDGE_SECONDS = 3.0
+"""How long it may take to find out where a name is when a webhook is registered."""
 IDLE_SECONDS = 15.0
 """How long a connection is kept for the next delivery."""
 MOST_IDLE = 32
@@ -66,17 +69,18 @@ class Webhooks:
         self._connections.close()
 
     async def judge(self, url: str) -> None:
-        """Whether a URL can be called, as far as that can be known now; a name that nobody knows yet passes.
+        """Whether a URL can be called, as far as that can be known soon; a name that nobody knows yet passes.
 
         Raises:
             Invalid: it cannot.
         """
         target = parse_url(url)
         try:
-            await self._connections.find(target)
+            async with asyncio.timeout(JUDGE_SECONDS):
+                await self._connections.find(target)
         except NotAllowed as error:
             raise Invalid(str(error)) from None
-        except Unreached:
+        except (Unreached, TimeoutError):
             return
 
     def check_secret(self, hook: HookSpec) -> None:

@@ -93,6 +93,11 @@ class HooksSide(EngineSide):
         """The hooks that have something to be sent, now or later."""
         return [row[0] for row in await self.read(select(_D.hook).where(_D.due_at.is_not(None)).distinct())]
 
+    async def count_pending(self) -> int:
+        """How much is to be sent, now or later, in all workspaces."""
+        number: int = (await self.read(select(func.count()).where(_D.due_at.is_not(None))))[0][0]
+        return number
+
     async def record_sent(self, sent: Sequence[Sent]) -> list[str]:
         """Records what became of deliveries, each with its event in the feed; the registered hooks that were disabled
         since their receivers are gone. What is not pending any more stays as it is."""

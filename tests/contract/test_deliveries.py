@@ -207,15 +207,16 @@ def test_after_the_last_try_it_is_dead_until_it_is_sent_again(place: Place) -> N
     place.failing.answers += [plain(500)] * (len(PAUSES) + 1)
     run_id = one.run("failing")["id"]
     dead = delivery(one, run_id, "failing", "dead")
+    place.failing.answers += [plain(500)]
     assert (dead["attempts"], dead["due_at"], dead["detail"]) == (len(PAUSES) + 1, None, "it answered 500")
     path = one.path(f"hooks/deliveries/{dead['id']}/redeliver")
     again = one.client.post(path)
     assert (again.status_code, again.json()["id"]) == (202, dead["id"])
-    assert delivery(one, run_id, "failing", "ok")["attempts"] == len(PAUSES) + 2
+    assert delivery(one, run_id, "failing", "ok")["attempts"] == len(PAUSES) + 3, "with all its tries anew"
     assert one.client.post(path).status_code == 202, "what was delivered can be sent again, too"
-    wait_until(lambda: len(place.failing.about(run_id)) == len(PAUSES) + 3)
+    wait_until(lambda: len(place.failing.about(run_id)) == len(PAUSES) + 4)
     assert {request.id for request in place.failing.about(run_id)} == {dead["id"]}
-    wait_until(lambda: deliveries(one, run_id, hook="failing")[0]["attempts"] == len(PAUSES) + 3)
+    wait_until(lambda: deliveries(one, run_id, hook="failing")[0]["attempts"] == len(PAUSES) + 4)
 
 
 def test_a_receiver_that_hangs_holds_up_nobody(place: Place) -> None:

@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from tests.conftest import Daemon, wait_until
-from tests.contract.test_deliveries import deliveries, delivery, webhook
+from tests.contract.test_deliveries import CRASH, deliveries, delivery, webhook
 from tests.receiver import ALLOWED, Receiver, plain
 
 Make = Callable[..., Daemon]
@@ -72,3 +72,23 @@ def test_what_waits_is_sent_as_what_it_was_and_where_its_hook_leads_now(daemon: 
     assert (request.event["type"], request.event["data"]["point"]) == ("latticed.run.finished", "post_run")
     assert delivery(one, run_id, "mine", "ok")["id"] == request.id
     other.close()
+
+
+def test_what_is_sent_and_what_is_not_can_be_counted(daemon: Make, receiver: Receiver) -> None:
+    pauses = [0.02, 0.02]
+    hooks = {"every": webhook(receiver), "raises": {"use": "python", "point": "post_run", "function": CRASH}}
+    one = daemon(config={"hooks": hooks, "webhooks": {**ALLOWED, "retry_seconds": pauses}})
+
+    def figures(*names: str) -> list[float]:
+        lines = dict(line.rsplit(" ", 1) for line in one.client.get("/metrics").text.splitlines())
+        return [float(lines.get(f"latticed_{name}", 0)) for name in names]
+
+    asked = 'hooks_asked_total{point="post_run",sort="%s",status="%s"}'
+    names = (asked % ("webhook", "ok"), asked % ("webhook", "error"), asked % ("python", "error"))
+    assert figures(*names, "deliveries_pending", "deliveries_dead_total") == [0, 0, 0, 0, 0]
+    dead = one.run("echo")["id"]
+    delivery(one, dead, "every", "dead")
+    wait_until(lambda: figures(*names, "deliveries_pending", "deliveries_dead_total") == [0, 3, 1, 0, 1])
+    receiver.behaviour = lambda request, channel: plain(503, b"", "Retry-After: 3600")
+    one.run("echo")
+    wait_until(lambda: figures(*names, "deliveries_pending", "deliveries_dead_total") == [0, 4, 2, 1, 1])

@@ -177,12 +177,19 @@ def test_a_reload_takes_new_hooks_over_and_refuses_bad_ones_without_harm(daemon:
             {"a": {"use": "webhook", "point": "post_run", "url": "https://x", "secret": "secret:gone"}},
             "LATTICED_SECRET_GONE",
         ),
+        (
+            {"a": {"use": "webhook", "point": "post_run", "url": "https://x", "secret": "secret:short"}},
+            "hooks.a.secret: what follows whsec_",
+        ),
+        ({"a": {"use": "webhook", "point": "post_run", "url": "https://me:hunter2@x"}}, "hooks.a.url: a URL holds no"),
+        ({"a": python("note", "x", point="on_event", events=["run.finish"])}, "hooks.a.events: 'run.finish' is no"),
         ({"a": python("note", "x", events=["run.finished"])}, "only a hook at the point on_event chooses events"),
         ({"a b": python("note", "x")}, "hooks.a b"),
     ],
 )
 def test_a_bad_hook_keeps_the_daemon_from_starting(daemon: Make, hooks: dict[str, Any], complaint: str) -> None:
-    one = daemon(config=configuration(hooks), start=False).launch()
+    secret = {"LATTICED_SECRET_SHORT": "whsec_hunter2!"}
+    one = daemon(config=configuration(hooks), start=False, env=secret).launch()
     assert one.wait_exit() == 78
     assert complaint in one.log
     assert "hunter2" not in one.log

@@ -246,6 +246,17 @@ async def test_the_tries_fill_a_day_and_then_it_is_dead(started: Start) -> None:
     assert (sent.status, sent.due_at, sent.told["status"], sent.told["next_at"]) == ("dead", None, "error", None)
 
 
+async def test_what_was_dead_and_is_sent_again_has_all_its_tries_anew(started: Start) -> None:
+    tries = len(RETRY_SECONDS) + 1
+    sent, seconds = await outcome(started, Undelivered("no"), tries)
+    assert (sent.status, sent.attempts) == ("pending", tries + 1)
+    assert RETRY_SECONDS[0] <= seconds <= 1.1 * RETRY_SECONDS[0]
+    sent, _ = await outcome(started, Undelivered("no"), 2 * tries - 1)
+    assert (sent.status, sent.due_at) == ("dead", None)
+    sent, _ = await outcome(started, Undelivered("no"), retry_seconds=[])
+    assert sent.status == "dead"
+
+
 async def test_a_receiver_says_how_long_it_wants_to_be_left_alone(started: Start) -> None:
     for asked, least in ((0.0, 1.0), (77.0, 77.0), (1e9, DAY_SECONDS)):
         sent, seconds = await outcome(started, Undelivered("no", retry_seconds=asked))

@@ -4,11 +4,15 @@ import asyncio
 import socket
 import ssl
 import subprocess
+import threading
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from latticed.errors import Invalid
+from latticed.hooks import network, webhook
 from latticed.hooks.network import SocketAddress
 from latticed.hooks.webhook import Webhooks
 from tests.receiver import Receiver, plain
@@ -88,6 +92,24 @@ async def test_of_several_addresses_those_that_may_be_called_are(receiver: Make,
     assert len(one.requests) == 1
 
 
+async def test_an_address_that_swallows_everything_does_not_keep_from_the_next(
+    receiver: Make, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "CONNECT_SECONDS", 0.1)
+    one = receiver()
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as waiting:
+        for _ in range(4):  # Nobody accepts them, and who comes after them is not answered.
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(full.getsockname())
+
+        async def resolve(host: str, port: int) -> list[SocketAddress]:
+            return [(socket.AF_INET, full.getsockname()), (socket.AF_INET, ("127.0.0.1", port))]
+
+        await send(sender(resolve), f"http://several.example:{one.port}/")
+    assert len(one.requests) == 1
+
+
 async def test_a_name_that_nobody_knows_may_be_registered_and_is_tried_again(webhooks: Webhooks) -> None:
     await webhooks.judge("https://nobody.invalid/")
     failure = await refused(webhooks, "https://nobody.invalid/", seconds=30)
@@ -109,6 +131,29 @@ async def test_a_name_server_that_hangs_holds_up_no_other_name(receiver: Make, s
     await send(webhooks, f"http://quick.example:{one.port}/")
     with pytest.raises(TimeoutError):
         await slow
+
+
+async def test_name_servers_that_hang_hold_up_no_registration_and_no_address(
+    receiver: Make, webhooks: Webhooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, look_up = threading.Event(), socket.getaddrinfo
+
+    def hang(host: str, *args: Any, **more: Any) -> Any:
+        if host.endswith(".example") and not more.get("flags"):
+            release.wait(20)
+        return look_up(host, *args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    monkeypatch.setattr(webhook, "JUDGE_SECONDS", 0.1)
+    one = receiver()
+    try:
+        async with asyncio.timeout(5):
+            await asyncio.gather(*(webhooks.judge(f"https://n{n}.example/") for n in range(network.RESOLVERS + 1)))
+            await webhooks.judge(one.url)
+            await send(webhooks, one.url)
+    finally:
+        release.set()
+    assert len(one.requests) == 1
 
 
 async def test_a_registration_does_not_call_anybody(receiver: Make, webhooks: Webhooks) -> None:
