@@ -1,4 +1,4 @@
-"""uvicorn's protocol with one system call an answer in place of two, and with a limit on the time a head may take."""
+"""uvicorn's protocol with one system call an answer in place of two, and with a limit on the time a request takes."""
 
 import asyncio
 from typing import Any, ClassVar, cast
@@ -49,24 +49,23 @@ class JoiningProtocol(HttpToolsProtocol):
     """What the daemon gives to uvicorn as `http`.
 
     A request whose head does not come in time is answered 400, a connection on which nothing comes is closed. A body
-    is waited for by whoever reads it (`body.py`).
+    is waited for by whoever reads it (`body.py`); once its request has its answer, what is left of it has as long as a
+    head to come, and then the connection is closed.
     """
 
     head_seconds: ClassVar[float] = 30.0
     _in_head = True
+    _in_body = False
     _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(cast(asyncio.Transport, JoiningTransport(transport, self.loop)))
-        self._patience = self.loop.call_later(self.head_seconds, self._too_slow)
+        self._wait()
 
     def data_received(self, data: bytes) -> None:
-        """As uvicorn's. Most heads come whole, and cost no timer but the connection's first."""
+        """As uvicorn's. Most requests come whole, and cost no timer but the connection's first."""
         super().data_received(data)
-        if not self._in_head:
-            self._stop_waiting()
-        elif self._patience is None:
-            self._patience = self.loop.call_later(self.head_seconds, self._too_slow)
+        self._wait()
 
     def on_message_begin(self) -> None:
         """As uvicorn's."""
@@ -75,13 +74,31 @@ class JoiningProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """As uvicorn's."""
-        self._in_head = False
+        self._in_head, self._in_body = False, True
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """As uvicorn's."""
+        self._in_body = False
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's."""
+        super().on_response_complete()
+        self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As uvicorn's."""
         self._stop_waiting()
         super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        """Has a timer run while something is to come that nobody else waits for: a head, or the rest of a body whose
+        request has its answer."""
+        if not (self._in_head or (self._in_body and self.cycle.response_complete)):
+            self._stop_waiting()
+        elif self._patience is None:
+            self._patience = self.loop.call_later(self.head_seconds, self._too_slow)
 
     def _stop_waiting(self) -> None:
         if self._patience is not None:
@@ -91,7 +108,7 @@ class JoiningProtocol(HttpToolsProtocol):
     def _too_slow(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:  # An answer is under way, before which it came.
             self._patience = self.loop.call_later(self.head_seconds, self._too_slow)
-        elif self.scope is None:
+        elif self.scope is None or self._in_body:
             self.transport.close()
         elif not self.transport.is_closing():
             self.send_400_response(f"The head of the request did not come within {self.head_seconds:g} s.")
