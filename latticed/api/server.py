@@ -1,9 +1,18 @@
-"""uvicorn's protocol with one system call an answer in place of two, and with a limit on the time a request takes."""
+"""uvicorn's protocol with one system call an answer in place of two, and with limits: on the time that a request takes,
+and on the number of connections."""
 
 import asyncio
 from typing import Any, ClassVar, cast
 
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from latticed.api.exchange import problem_reply
+from latticed.descriptors import most_connections
+from latticed.errors import Busy
+
+CROWDED_SECONDS = 1.0
+"""How long a connection that is one too many may take to ask for something."""
 
 
 class JoiningTransport:
@@ -50,16 +59,20 @@ class JoiningProtocol(HttpToolsProtocol):
 
     A request whose head does not come in time is answered 400, a connection on which nothing comes is closed. A body
     is waited for by whoever reads it (`body.py`); once its request has its answer, what is left of it has as long as a
-    head to come, and then the connection is closed.
+    head to come, and then the connection is closed. Beyond `most` connections at once, a request is answered 429.
     """
 
-    head_seconds: ClassVar[float] = 30.0
+    head_seconds: float = 30.0
+    most: ClassVar[int] = 1 << 30
     _in_head = True
     _in_body = False
     _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(cast(asyncio.Transport, JoiningTransport(transport, self.loop)))
+        if len(self.connections) > self.most:
+            self.app = _too_many
+            self.head_seconds = min(self.head_seconds, CROWDED_SECONDS)
         self._wait()
 
     def data_received(self, data: bytes) -> None:
@@ -114,6 +127,14 @@ class JoiningProtocol(HttpToolsProtocol):
             self.send_400_response(f"The head of the request did not come within {self.head_seconds:g} s.")
 
 
+async def _too_many(scope: Scope, receive: Receive, send: Send) -> None:
+    reply = problem_reply(Busy("the daemon has as many connections as it may have; close some, or try again later"))
+    headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body)), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})
+
+
 def protocol(head_seconds: float) -> type[JoiningProtocol]:
-    """The protocol with this limit on the time that a request's head may take to come."""
-    return type("Protocol", (JoiningProtocol,), {"head_seconds": head_seconds})
+    """The protocol with this limit on the time that a request's head may take to come, and with as many connections as
+    this process may have."""
+    return type("Protocol", (JoiningProtocol,), {"head_seconds": head_seconds, "most": most_connections()})
