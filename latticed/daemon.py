@@ -39,6 +39,7 @@ from latticed.hooks.assembly import HookParts
 from latticed.hooks.loading import load_hooks
 from latticed.ids import BOOT, new
 from latticed.lattice import Lattice
+from latticed.listening import CannotListen, address_of, listen
 from latticed.metrics import Metrics
 from latticed.models.people import EVERYWHERE, WorkspaceRequest
 from latticed.people import DAEMON, make_token, new_token_text
@@ -225,9 +226,9 @@ async def _serve(config: Config, ready: Callable[[str], None] | None) -> NoRetur
     """Serves until told to stop, then ends the process."""
     signals = Signals()
     notifier = Notifier()
-    sockets = listen_sockets() or [_listen(config)]
     clock = SystemClock()
     store = await open_store(store_url(config), clock, busy_seconds=config.store.busy_seconds)
+    sockets = listen_sockets() or [listen(config.server)]  # Until the lock was ours they may have been another's.
     address_file = config.state_dir / ADDRESS_FILE
     with writing(address_file):
         address_file.unlink(missing_ok=True)  # Only now: until the lock was ours it may have been another's.
@@ -244,9 +245,9 @@ async def _serve(config: Config, ready: Callable[[str], None] | None) -> NoRetur
     await asyncio.wait((serving, up), return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         serving.result()
-        raise _CannotListen("the HTTP server did not start")
+        raise CannotListen("the HTTP server did not start")
     hit("door.before_address")
-    address = _address(sockets[0])
+    address = address_of(sockets[0])
     write_private(address_file, address + "\n", 0o644)
     notifier.ready(address)
     heartbeat = Heartbeat(notifier, store)
@@ -310,35 +311,6 @@ def _server(daemon: Daemon, config: Config) -> _Server:
             timeout_keep_alive=75, h11_max_incomplete_event_size=64 * 1024,
         )
     )  # fmt: skip
-
-
-def _listen(config: Config) -> socket.socket:
-    server = config.server
-    try:
-        if server.unix_socket is not None:
-            server.unix_socket.unlink(missing_ok=True)
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            listener.bind(str(server.unix_socket))
-        else:
-            family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
-            listener = socket.socket(family, socket.SOCK_STREAM)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((server.host, server.port))
-    except OSError as error:
-        where = server.unix_socket or f"{server.host}:{server.port}"
-        raise _CannotListen(f"cannot listen on {where}: {error.strerror}") from error
-    return listener
-
-
-class _CannotListen(LatticedError):
-    """The address cannot be listened on."""
-
-
-def _address(listener: socket.socket) -> str:
-    if listener.family == socket.AF_UNIX:
-        return f"unix:{listener.getsockname()}"
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def _first_start(config: Config, store: Store, clock: Clock, lattice: Lattice) -> None:

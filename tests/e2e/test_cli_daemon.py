@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -148,6 +149,33 @@ def test_a_second_daemon_on_the_same_state_ends_with_75(live: Daemon) -> None:
     assert last.startswith("latticed: ")
     assert "lock" in last
     assert live.run("echo")["status"] == "ok"
+
+
+@pytest.mark.parametrize("door", ["a port", "a path"])
+def test_a_second_daemon_on_the_same_address_leaves_the_first_its_door(daemon: Make, tmp_path: Path, door: str) -> None:
+    path = tmp_path / "door"
+    one = daemon(config={"server": {"unix_socket": str(path)}} if door == "a path" else {})
+    port = str(urlsplit(one.url).port or 0)
+    others = ((one.state_dir, 75, "is locked by another latticed"), (tmp_path / "other", 70, "Address already in use"))
+    for state_dir, code, reason in others:
+        done = latticed("serve", "--config", str(one.config_file), "--port", port, "--state-dir", str(state_dir),
+                        PYTHONPATH=f"{ROOT / 'tests'}:{ROOT}")  # fmt: skip
+        assert done.returncode == code
+        assert reason in done.stderr.splitlines()[-1]
+    reached = None if door == "a port" else httpx2.HTTPTransport(uds=str(path))
+    with httpx2.Client(transport=reached, base_url="http://door" if reached else one.url) as client:
+        assert client.get("/readyz").status_code == 200
+    one.kill()
+    one.start()  # although the path is still there
+
+
+def test_what_is_no_socket_is_not_removed_for_one(daemon: Make, tmp_path: Path) -> None:
+    path = tmp_path / "door"
+    path.write_text("precious")
+    one = daemon(config={"server": {"unix_socket": str(path)}}, start=False)
+    assert one.launch().wait_exit() == 70
+    assert one.log.splitlines()[-1] == f"latticed: cannot listen on {path}: Address already in use"
+    assert path.read_text() == "precious"
 
 
 def test_a_port_that_is_taken_ends_it_with_70_and_a_line(daemon: Make) -> None:
