@@ -39,3 +39,8 @@ def write_private(path: Path, text: str, mode: int) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)  # Else its name may be gone after a loss of power.
+        finally:
+            os.close(directory)

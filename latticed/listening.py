@@ -59,6 +59,7 @@ def _at_path(path: Path) -> socket.socket:
 def _make_way(path: Path) -> None:
     """Removes the socket that a daemon has left when it died; what somebody listens on, or is no socket, stays."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(str(path))
         except FileNotFoundError:

@@ -13,6 +13,7 @@ import structlog
 
 from latticed.clock import Clock
 from latticed.errors import LatticedError
+from latticed.failpoints import hit
 from latticed.models.audit import Act, act
 from latticed.models.people import EVERYWHERE, Principal
 
@@ -131,7 +132,9 @@ class Notes:
                 acts = await self._told(refusals)
                 if left_out:
                     acts.append(act(EVERYWHERE, None, "refused", EVERYWHERE, left_out=left_out))
+                hit("notes.before")
                 await self._store.note(acts, used)
+                hit("notes.after")
                 self._away = False
             except LatticedError as error:
                 self._left_out += left_out + len(refusals)

@@ -12,6 +12,7 @@ import orjson
 from latticed import ids
 from latticed.clock import Clock, to_text
 from latticed.errors import Forbidden, NotFound, Unauthenticated, Unavailable
+from latticed.failpoints import hit
 from latticed.models.people import EVERYWHERE, Principal, TokenRequest
 from latticed.models.records import Once
 from latticed.models.views import token_view
@@ -167,14 +168,18 @@ class People(ABC):
         cookie = SESSION_PREFIX + secrets.token_urlsafe(32)
         until = self._clock.now() + SESSION_SECONDS * 1_000_000
         expires_at = until if holder.expires_at is None else min(until, holder.expires_at)
+        hit("sign_in.before")
         await self._store.add_session(digest(cookie), expires_at, holder)
+        hit("sign_in.after")
         return cookie, replace(holder, expires_at=expires_at)
 
     async def sign_out(self, cookie: str, principal: Principal) -> None:
         """Ends a browser's session, and its streams, at once."""
         session = await self.authenticate_session(cookie)
         if session is not None:
+            hit("sign_out.before")
             await self._store.end_session(digest(cookie), principal)
+            hit("sign_out.after")
             # Another session that expires in the same microsecond is only asked for again.
             self._forget(lambda who: who == session)
 
@@ -236,10 +241,12 @@ class People(ABC):
         if principal.lanes is not None and (request.lanes is None or not set(request.lanes) <= set(principal.lanes)):
             mine = ", ".join(principal.lanes) or "none"
             raise Forbidden(f"a token cannot give lanes that it does not have; name some of its own: {mine}")
+        hit("token.before")
         token_id, made = await make_token(
             self._store, self._clock, workspace=workspace, role=request.role, name=request.name,
             lanes=request.lanes, expires_seconds=request.expires_seconds, by=principal, once=once,
         )  # fmt: skip
+        hit("token.kept")
         return (made, False) if made is not None else (await self.get_token(workspace, token_id), True)
 
     async def revoke_token(self, workspace: str, token_id: str, principal: Principal) -> None:
@@ -248,7 +255,9 @@ class People(ABC):
         Raises:
             NotFound: no such token in this workspace.
         """
+        hit("revoke.before")
         if not ids.is_id(ids.TOKEN, token_id) or not await self._store.revoke_token(workspace, token_id, principal):
             raise NotFound("there is no such token")
+        hit("revoke.after")
         self._forget(lambda who: who.token_id == token_id)
         self.notes.forget(token_id)

@@ -1,16 +1,20 @@
-"""uvicorn's protocol with one system call an answer in place of two, limits on the time and the size of a request's
-head, and what is wrong with HTTP itself told as all errors are."""
+"""uvicorn's protocol with one system call an answer in place of two, with limits (on the time that a request takes, on
+the size of its head, on the number of connections), and what is wrong with HTTP itself told as all errors are."""
 
 import asyncio
 from typing import Any, ClassVar, cast
 
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from latticed.api.exchange import problem_reply
-from latticed.errors import LatticedError, TooLarge, Unreadable
+from latticed.descriptors import most_connections
+from latticed.errors import Busy, LatticedError, TooLarge, Unreadable
 
 HEAD_BYTES = 64 * 1024
 """What a request's head may have; more is read only if it comes at once."""
+CROWDED_SECONDS = 1.0
+"""How long a connection that is one too many may take to ask for something."""
 
 
 class HeadTooLarge(TooLarge):
@@ -62,32 +66,34 @@ class JoiningProtocol(HttpToolsProtocol):
     """What the daemon gives to uvicorn as `http`.
 
     A request whose head does not come in time is answered 400, a connection on which nothing comes is closed. A body
-    is waited for by whoever reads it (`body.py`).
+    is waited for by whoever reads it (`body.py`); once its request has its answer, what is left of it has as long as a
+    head to come, and then the connection is closed. Beyond `most` connections at once, a request is answered 429.
     """
 
-    head_seconds: ClassVar[float] = 30.0
+    head_seconds: float = 30.0
+    most: ClassVar[int] = 1 << 30
     _in_head = True
     _begins = False
     _head_bytes = 0
+    _in_body = False
     _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(cast(asyncio.Transport, JoiningTransport(transport, self.loop)))
-        self._patience = self.loop.call_later(self.head_seconds, self._too_slow)
+        if len(self.connections) > self.most:
+            self.app = _too_many
+            self.head_seconds = min(self.head_seconds, CROWDED_SECONDS)
+        self._wait()
 
     def data_received(self, data: bytes) -> None:
-        """As uvicorn's. Most heads come whole, and cost no timer but the connection's first."""
+        """As uvicorn's. Most requests come whole, and cost no timer but the connection's first."""
         super().data_received(data)
-        if not self._in_head:
-            self._stop_waiting()
-            return
-        if self._patience is None:
-            self._patience = self.loop.call_later(self.head_seconds, self._too_slow)
-        # Where one begins, what came before it belongs to others.
-        self._head_bytes = 0 if self._begins else self._head_bytes + len(data)
-        self._begins = False
-        if self._head_bytes > HEAD_BYTES:
-            self._refuse(HeadTooLarge(f"the head of a request may have at most {HEAD_BYTES} bytes"))
+        self._wait()
+        if self._in_head:  # Where one begins, what came before it belongs to others.
+            self._head_bytes = 0 if self._begins else self._head_bytes + len(data)
+            self._begins = False
+            if self._head_bytes > HEAD_BYTES:
+                self._refuse(HeadTooLarge(f"the head of a request may have at most {HEAD_BYTES} bytes"))
 
     def on_message_begin(self) -> None:
         """As uvicorn's."""
@@ -96,13 +102,31 @@ class JoiningProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """As uvicorn's."""
-        self._in_head = False
+        self._in_head, self._in_body = False, True
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """As uvicorn's."""
+        self._in_body = False
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's."""
+        super().on_response_complete()
+        self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As uvicorn's."""
         self._stop_waiting()
         super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        """Has a timer run while something is to come that nobody else waits for: a head, or the rest of a body whose
+        request has its answer."""
+        if not (self._in_head or (self._in_body and self.cycle.response_complete)):
+            self._stop_waiting()
+        elif self._patience is None:
+            self._patience = self.loop.call_later(self.head_seconds, self._too_slow)
 
     def _stop_waiting(self) -> None:
         if self._patience is not None:
@@ -112,7 +136,7 @@ class JoiningProtocol(HttpToolsProtocol):
     def _too_slow(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:  # An answer is under way, before which it came.
             self._patience = self.loop.call_later(self.head_seconds, self._too_slow)
-        elif self.scope is None:
+        elif self.scope is None or self._in_body:
             self.transport.close()
         else:
             self.send_400_response(f"the head of the request did not come within {self.head_seconds:g} s")
@@ -132,6 +156,14 @@ class JoiningProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
+async def _too_many(scope: Scope, receive: Receive, send: Send) -> None:
+    reply = problem_reply(Busy("the daemon has as many connections as it may have; close some, or try again later"))
+    headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body)), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})
+
+
 def protocol(head_seconds: float) -> type[JoiningProtocol]:
-    """The protocol with this limit on the time that a request's head may take to come."""
-    return type("Protocol", (JoiningProtocol,), {"head_seconds": head_seconds})
+    """The protocol with this limit on the time that a request's head may take to come, and with as many connections as
+    this process may have."""
+    return type("Protocol", (JoiningProtocol,), {"head_seconds": head_seconds, "most": most_connections()})

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from latticed import __version__, log
+from latticed import __version__, descriptors, log
 from latticed.config import Config, load
 from latticed.errors import Internal, Invalid, LatticedError
 
@@ -62,6 +62,7 @@ def serve(
     log.setup(settings.log.level)
     sys.path[:0] = [str(path.resolve()) for path in app_dir or []]
     settings.make_state_dir()
+    descriptors.allow_many()
 
     import latticed.daemon as daemon
 

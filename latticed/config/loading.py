@@ -136,7 +136,13 @@ def _find_file(asked: Path | None, environ: Mapping[str, str]) -> Path | None:
         asked = Path(named)
     if asked is not None:
         return asked.absolute()
-    return SYSTEM_FILE if SYSTEM_FILE.exists() else None
+    try:
+        SYSTEM_FILE.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        pass  # Nobody knows, and whoever reads it is told why.
+    return SYSTEM_FILE
 
 
 def _read_file(file: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import pytest
@@ -81,6 +82,34 @@ def test_a_head_that_does_not_come_in_time_is_answered_and_silence_is_not(brisk:
         assert other.recv(65536).startswith(b"HTTP/1.1 200 ")
         other.sendall(b"GET /healthz HTTP/1.1\r\nHo")
         assert everything(other).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize(("path", "status"), [("GET /healthz", b"200"), ("POST /v1/workspaces", b"401")])
+def test_a_body_that_nobody_reads_does_not_hold_the_connection(
+    brisk: Daemon, wire: socket.socket, path: str, status: bytes
+) -> None:
+    wire.sendall(f"{path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n".encode())
+    assert wire.recv(65536).startswith(b"HTTP/1.1 " + status)
+    wire.settimeout(SECONDS / 10)
+    trickled = 0
+    with suppress(ConnectionError):
+        while True:
+            try:
+                assert wire.recv(65536) == b""
+                break
+            except TimeoutError:
+                wire.sendall(b" ")
+                trickled += 1
+                assert trickled < 100
+    assert trickled > 1
+
+
+def test_a_body_that_nobody_reads_and_that_comes_in_time_does_no_harm(brisk: Daemon, wire: socket.socket) -> None:
+    for _ in range(2):
+        wire.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n")
+        assert wire.recv(65536).startswith(b"HTTP/1.1 200 ")
+        wire.sendall(b"abc")
+    assert brisk.client.get("/healthz").status_code == 200
 
 
 def test_who_has_asked_may_wait_for_longer_than_that(brisk: Daemon) -> None:

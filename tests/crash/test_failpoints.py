@@ -12,8 +12,11 @@ from tests.crash.rig import Rig
 
 OFTEN = {"commit": 25, "submit": 6, "claim": 4, "step": 12, "end": 4, "child": 2, "hook": 5, "deliver": 8}
 """The first part of a failpoint's name → at which passage to die there, so that something is under way."""
-ELSEWHERE = ("remove.", "prune.")
-"""Beginnings of the names of what is passed where something is removed: test_removal.py dies there."""
+REMOVALS = ("remove.", "prune.")
+PEOPLE = ("token.before", "token.kept", "revoke.", "sign_in.", "sign_out.", "notes.")
+ELSEWHERE = (*REMOVALS, *PEOPLE)
+"""Beginnings of the names of what is passed where something is removed, and where people come in: test_removal.py and
+test_people.py die there."""
 ON_MODELS = {"model", "tool", "role", "plan", "review"}
 AT_A_DRAIN = {"drain.after", "release.before", "release.after"}
 

@@ -12,7 +12,7 @@ import httpx2
 from latticed.failpoints import FAILPOINTS
 from latticed.store.tables import metadata
 from tests.conftest import Daemon, wait_until
-from tests.crash.test_failpoints import ELSEWHERE
+from tests.crash.test_failpoints import REMOVALS
 
 IN_TURN = ("prune.slice", "remove.before", "remove.after", "remove.half", "remove.marked", "remove.before_cancel")
 """In an order in which no life passes its own while it finishes what the one before began."""
@@ -53,7 +53,7 @@ def is_free(one: Daemon, name: str) -> bool:
 
 
 def test_a_removal_is_finished_wherever_the_daemon_dies(daemon: Callable[..., Daemon]) -> None:
-    assert set(IN_TURN) == {name for name in FAILPOINTS if name.startswith(ELSEWHERE)} - {"prune.retired"}
+    assert set(IN_TURN) == {name for name in FAILPOINTS if name.startswith(REMOVALS)} - {"prune.retired"}
     one = daemon(start=False)
     kept, held = [], {}
     for failpoint in (*IN_TURN, None):

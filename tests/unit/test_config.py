@@ -1,5 +1,6 @@
 """The configuration: what beats what, what is refused and how that is said."""
 
+import os
 import re
 import stat
 from collections.abc import Mapping
@@ -82,6 +83,17 @@ def test_the_file_is_the_flags_then_the_variables_then_the_systems_then_none(tmp
     system.unlink()
     without = load(None, None, {}, {})
     assert (without.file, without.server.port, set(without.agents)) == (None, 8700, {"digest"})
+
+
+def test_a_systems_file_that_is_not_for_everybody_is_refused_with_the_reason() -> None:
+    user = os.geteuid()
+    loading.SYSTEM_FILE.parent.mkdir(mode=0)
+    os.seteuid(user or 65534)  # The superuser may look anywhere.
+    try:
+        with pytest.raises(ConfigError, match="cannot be read: Permission denied"):
+            load(None, None, {}, {})
+    finally:
+        os.seteuid(user)
 
 
 def test_a_file_brings_its_own_agents(file: Path) -> None:
