@@ -52,6 +52,11 @@ class PipelineConfig(ModelledBase):
         own = {f"roles.{name}.model": role.model for name, role in self.roles.items() if role.model is not None}
         return super().models() | own
 
+    def models_used(self) -> list[str]:
+        """As ModelledBase.models_used: those of the roles that it takes by itself."""
+        models = (self.model_of(role) for role in self.default_roles)
+        return list(dict.fromkeys(model for model in models if model is not None))
+
     def tool_names(self) -> list[tuple[str, str]]:
         """As ModelledBase.tool_names, those of its roles too."""
         own = [(f"roles.{name}.tools", tool) for name, role in self.roles.items() for tool in role.tools or ()]

@@ -55,6 +55,7 @@ def settings(endpoint: Endpoint, **more: Any) -> dict[str, Any]:
             "staged": {**READY, "simulation": [{"tool": "add", "args": {"a": 2, "b": 2}}, "four"]},
             "wary": {**READY, "policy": {"plain_*": "deny", "add": "ask"}, "approval_seconds": 3600.0},
             "nowhere": {**READY, "model": "nowhere"},
+            "keyless": {**READY, "model": "groq:llama"},
             "hooked": READY,
             "hasty": {**READY, "tool_seconds": 0.2},
             "keyed": {**READY, "model": "keyed"},

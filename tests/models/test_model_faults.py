@@ -85,6 +85,16 @@ def test_a_model_that_is_not_there_fails_the_run(modelled: Daemon, endpoint: End
     assert (run["status"], run["error"]["code"]) == ("failed", "model_unreachable")
 
 
+def test_a_model_that_cannot_be_asked_at_all_is_known_before_a_run_begins(modelled: Daemon) -> None:
+    refused = modelled.client.post(modelled.path("runs"), json={"target": "keyless", "goal": "hello"})
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid")
+    assert "groq:llama" in refused.json()["detail"]
+    shown = {agent["name"]: agent for agent in modelled.client.get(modelled.path("agents")).json()["items"]}["keyless"]
+    assert (shown["available"], shown["modes"]) == (False, ["simulation"])
+    assert shown["missing"] in refused.json()["detail"]
+    assert modelled.run("keyless", "hello", mode="simulation")["status"] == "ok"
+
+
 def test_retry_after_is_waited_for(modelled: Daemon, endpoint: Endpoint) -> None:
     goal = endpoint.script("limited", Say("in the end"))
     endpoint.before("limited", 0, Refuse(429, headers={"Retry-After": "1"}))
