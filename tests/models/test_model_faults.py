@@ -146,6 +146,24 @@ def test_a_stop_cuts_the_reply_that_is_under_way(modelled: Daemon, endpoint: End
     gate.open()
 
 
+def test_a_cancel_waits_for_a_plain_tool_until_it_is_given_up_as_a_thread(
+    modelled: Daemon, endpoint: Endpoint, ledger: Ledger
+) -> None:
+    def stopped(name: str, mode: str) -> str:
+        run: str = modelled.post_run("busy", endpoint.script(f"thread-{name}", Call("occupied", name=name)))["id"]
+        wait_until(lambda: ledger.lines(f"occupied {name}"))
+        modelled.stop_run(run, mode=mode)
+        return run
+
+    assert modelled.wait(stopped("stays", "kill"), "cancelled")["abandoned"] == "thread"
+    ends = stopped("ends", "now")
+    ledger.touch("ends")
+    assert modelled.wait(ends, "cancelled")["abandoned"] is None
+    assert ledger.lines("free ends"), "it was waited for"
+    ledger.touch("stays")
+    wait_until(lambda: ledger.lines("free stays"))
+
+
 def test_a_tool_that_is_not_there_is_told_to_the_model(modelled: Daemon, endpoint: Endpoint) -> None:
     run = modelled.run("helper", endpoint.script("no-tool", Call("fly", to="Oslo"), Say("I cannot fly.")))
     assert run["output"] == "I cannot fly."
