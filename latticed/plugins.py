@@ -95,6 +95,9 @@ class Agents:
         return FunctionAgent(function)
 
     def _make_modelled(self, name: str, agent: ModelledBase, bench: "Workbench") -> Agent:
+        problems = [problem for model in agent.models_used() if (problem := bench.models.problem(model)) is not None]
+        if problems:
+            self._lacks[name] = f"what its model needs: {problems[0]}"
         if isinstance(agent, PipelineConfig):
             from latticed.agents.pipeline.agent import PipelineAgent
             from latticed.agents.pipeline.speaking import Speaking

@@ -104,6 +104,9 @@ ACTIVE: frozenset[Status] = frozenset(Status) - TERMINAL
 WELL: frozenset[Status] = frozenset({S.OK, S.RETRIED_OK, S.PARTIAL})
 """The ends after which there is an output to go on with."""
 
+BADLY: frozenset[Status] = TERMINAL - WELL
+"""The other ends."""
+
 CLAIMABLE: frozenset[Status] = CLAIM.sources
 UNWOUND: frozenset[Status] = WAKE.sources
 OWNED: frozenset[Status] = frozenset({S.RUNNING, S.CANCELLING})

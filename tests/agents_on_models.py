@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+import time
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,12 @@ async def weather(city: str) -> str:
 
 bare: Agent[None, str] = Agent()
 """Has nothing of its own."""
+
+
+def occupied(name: str) -> str:
+    """Answers, in a thread, once a file of that name is there."""
+    note(f"occupied {name}")
+    while not (Path(os.environ[LEDGER]).parent / name).exists():
+        time.sleep(0.005)  # noqa: TID251 - a tool that takes as long as the test wants
+    note(f"free {name}")
+    return name

@@ -18,6 +18,7 @@ from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry, T
 from pydantic_ai.messages import ModelResponse, ToolReturn, tool_return_ta
 
 from latticed.agents import tool_hooks
+from latticed.agents.hands import Hands
 from latticed.config.modelled import ModelledBase
 from latticed.engine.context import Context
 from latticed.engine.lines import Lines
@@ -53,8 +54,9 @@ class Wanted:
 class Calls:
     """The tool calls of one conversation."""
 
-    def __init__(self, ctx: Context, name: str, config: ModelledBase) -> None:
+    def __init__(self, ctx: Context, name: str, config: ModelledBase, hands: Hands) -> None:
         self._ctx = ctx
+        self._hands = hands
         self._x = ctx.entry.x
         self._name = name
         self._config = config
@@ -206,6 +208,9 @@ class Calls:
             return {"approval": _plain(wanted.metadata)}
         except CallDeferred as deferred:
             return {"deferred": _plain(deferred.metadata), "kind": deferred.kind}
+        except asyncio.CancelledError:
+            await self._hands.rest()
+            raise
         except Final:
             raise
         except Exception as error:

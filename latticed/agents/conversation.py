@@ -33,6 +33,7 @@ from pydantic_ai.usage import UsageLimits
 
 from latticed.agents.calls import Calls
 from latticed.agents.durable import Durable
+from latticed.agents.hands import Hands
 from latticed.agents.models import ModelInUse
 from latticed.agents.requests import Requests, used_so_far
 from latticed.agents.simulation import scripted
@@ -84,11 +85,12 @@ async def hold(
     settings: dict[str, Any] | None = None, history: Sequence[ModelMessage] = (), deps: Any = None,
 ) -> Answer[Any]:  # fmt: skip
     """As `converse`, with an agent that is there already. What it has of its own stays: model, tools, output."""
-    calls = Calls(ctx, name, config)
+    hands = Hands(bench.threads, ctx.entry.x)
+    calls = Calls(ctx, name, config, hands)
     requests = Requests(ctx, name, use, config.budget, used_so_far(ctx), bench.turnstile)
     capabilities: list[AbstractCapability[Any]] = [
         Durable(requests, calls, bench.turnstile),
-        UseThreadExecutor(bench.threads),
+        UseThreadExecutor(hands),
     ]
     await bench.turnstile.pass_()
     own = await bench.tools.open(ctx, config.tools if tools is None else tools)

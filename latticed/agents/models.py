@@ -99,6 +99,14 @@ class Models:
                 raise Final("model_misconfigured", f"model {name}: {message}") from None
         return ModelInUse(name, known[1], config, key, joins=config.provider == "openai" and name in self._clients)
 
+    def problem(self, name: str) -> str | None:
+        """Why a model cannot be asked, such as for want of its provider's own key; None if it can."""
+        try:
+            self.use(name)
+        except Final as error:
+            return error.message
+        return None
+
     def _make(self, name: str, config: ModelConfig, key: str | None) -> Model:
         if config.provider == "openai" and (key is not None or config.base_url is not None):
             return self._openai(name, config, key)

@@ -144,6 +144,10 @@ class ModelledBase(AgentBase):
         """Key → the model that it names, of all that do."""
         return {} if self.model is None else {"model": self.model}
 
+    def models_used(self) -> list[str]:
+        """The models that its runs work on unless they say otherwise, each once."""
+        return [] if self.model is None else [self.model]
+
     def tool_names(self) -> list[tuple[str, str]]:
         """Key and tool, of all keys that name one."""
         return [("tools", tool) for tool in self.tools]

@@ -1,8 +1,8 @@
 """The table of a role pipeline, `[agents.NAME]` with `use = "pipeline"`, and of its roles."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from latticed.config.agents import unknown_role
 from latticed.config.fields import Name, Table
@@ -41,6 +41,27 @@ class PipelineConfig(ModelledBase):
                 raise ValueError(f"the role {name!r} is none that every pipeline has: give it a system_prompt")
         return roles
 
+    @model_validator(mode="after")
+    def _runs_can_begin(self) -> Self:
+        if (objection := self._objection_to_roles(self.default_roles)) is not None:
+            raise ValueError(f"default_roles: {objection[1]}")
+        return self
+
+    def models(self) -> dict[str, str]:
+        """As ModelledBase.models, those of its roles too."""
+        own = {f"roles.{name}.model": role.model for name, role in self.roles.items() if role.model is not None}
+        return super().models() | own
+
+    def models_used(self) -> list[str]:
+        """As ModelledBase.models_used: those of the roles that it takes by itself."""
+        models = (self.model_of(role) for role in self.default_roles)
+        return list(dict.fromkeys(model for model in models if model is not None))
+
+    def tool_names(self) -> list[tuple[str, str]]:
+        """As ModelledBase.tool_names, those of its roles too."""
+        own = [(f"roles.{name}.tools", tool) for name, role in self.roles.items() for tool in role.tools or ()]
+        return super().tool_names() + own
+
     @property
     def known_roles(self) -> list[str]:
         """The names that a run may ask for."""
@@ -66,16 +87,19 @@ class PipelineConfig(ModelledBase):
     def objection(self, asked: Submission) -> tuple[str, str] | None:
         """What keeps this agent from a run as it was asked for: the field, and what is to be done about it."""
         roles = asked.roles or self.default_roles
-        if (unknown := unknown_role(roles, self.known_roles)) is not None:
-            return unknown
-        if twice := sorted({role for role in roles if roles.count(role) > 1}):
-            return "roles", f"{', '.join(twice)}: a role can be named once"
+        if (objection := self._objection_to_roles(roles)) is not None:
+            return objection
         if asked.mode == "live" and (lacking := [role for role in roles if self.model_of(role) is None]):
             return "mode", (
                 f'no model is configured for {", ".join(lacking)}: set model = "NAME" in its table [agents.…], NAME '
                 "being a table [models.NAME]; or use mode 'simulation'"
             )
         return _objection_to_steps(asked.inputs)
+
+    def _objection_to_roles(self, roles: list[str]) -> tuple[str, str] | None:
+        if twice := sorted({role for role in roles if roles.count(role) > 1}):
+            return "roles", f"{', '.join(twice)}: a role can be named once"
+        return unknown_role(roles, self.known_roles)
 
     def kept_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """A run's inputs without secrets: neither a model nor a reader is to see one, and nothing else uses them."""

@@ -18,6 +18,8 @@ HANDOFF_STATES = ("created", "accepted", "running", *HANDOFF_ENDS)
 
 Summary = Annotated[str, StringConstraints(max_length=SUMMARY_LIMIT)]
 Outcome = Literal["approve", "reject", "retry"]
+Told = tuple[str, dict[str, Any]]
+"""An event: its type and its data."""
 
 
 class PlanStep(View):
@@ -115,6 +117,21 @@ class Handoff(View):
     retry_requested_at: str | None = None
     cancelled_at: str | None = None
 
+    def move(self, status: str, at: str) -> "Told":
+        """On to another state; the event that tells it."""
+        assert HANDOFF_STATES.index(status) > HANDOFF_STATES.index(self.status), "a handoff only goes on"
+        self.status = status  # type: ignore[assignment]  # the index above has found it
+        setattr(self, f"{status}_at", at)
+        return self.told()
+
+    def told(self) -> "Told":
+        """The event of the state that it is in."""
+        said = {
+            "handoff_id": self.handoff_id, "source": self.source, "target": self.target, "reason": self.reason,
+            "packet_id": self.context_packet.packet_id,
+        }  # fmt: skip
+        return f"handoff.{self.status}", said
+
 
 class MemorySnapshot(View):
     """What a role has found out, as those after it get it."""
@@ -135,3 +152,17 @@ class Story(View):
     retry_history: list[RetryRecord] = Field(default_factory=list)
     handoffs: list[Handoff] = Field(default_factory=list)
     memory_snapshots: list[MemorySnapshot] = Field(default_factory=list)
+
+    def open_handoff(self) -> Handoff | None:
+        """The handoff to the role at work, or to the one that is about to begin."""
+        newest = self.handoffs[-1] if self.handoffs else None
+        return newest if newest is not None and newest.status not in HANDOFF_ENDS else None
+
+    def break_off(self, role: str | None, at: str) -> "list[Told]":
+        """Ends what is under way in the middle of the work of `role`; the events that tell it."""
+        handoff = self.open_handoff()
+        told = [] if handoff is None else [handoff.move("cancelled", at)]
+        if role is not None:
+            shown = {"role": role, "status": "cancelled", "retry": len(self.retry_history), "reason": None}
+            told.append(("role.finished", shown))
+        return told

@@ -7,7 +7,7 @@ import orjson
 
 from latticed import ids
 from latticed.clock import to_text
-from latticed.models.pipeline import HANDOFF_ENDS, Story
+from latticed.models.pipeline import Story
 from latticed.models.records import STOP_MODES, Birth, RunRow
 from latticed.models.redaction import redact
 from latticed.states import ACTIVE, TERMINAL, UNWOUND, Status, allowed_moves
@@ -101,18 +101,9 @@ def run_view(row: Mapping[str, Any]) -> dict[str, Any]:
 def whole_view(row: Mapping[str, Any]) -> dict[str, Any]:
     """As models.runs.Run, from a row with the whole of `run_details`."""
     view = run_view(row) | (_json(row["story"]) or NO_STORY)
-    if row["status"] in TERMINAL:
-        if row["output"] is None:  # What there was of it when the run did not end well.
-            view["output"] = _json(row["so_far"])
-        view["handoffs"] = [_closed(handoff, view["finished_at"]) for handoff in view["handoffs"]]
+    if row["status"] in TERMINAL and row["output"] is None:  # What there was of it when the run did not end well.
+        view["output"] = _json(row["so_far"])
     return view
-
-
-def _closed(handoff: dict[str, Any], finished_at: str | None) -> dict[str, Any]:
-    """A handoff of a run that is over. One that was under way when the run ended from outside went no further."""
-    if handoff["status"] in HANDOFF_ENDS:
-        return handoff
-    return {**handoff, "status": "cancelled", "cancelled_at": finished_at}
 
 
 def born_view(birth: Birth) -> dict[str, Any]:

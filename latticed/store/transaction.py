@@ -22,8 +22,8 @@ from latticed.models.matching import HookIndex
 from latticed.models.people import Principal
 from latticed.models.records import STOP_MODES, Beside, Birth, Change, EventRecord, NewEvent, RunRow, StepRecord, event
 from latticed.models.stopping import stop_change
-from latticed.states import ACTIVE, CLAIM, OWNED, TERMINAL, WAKE, Move, Status
-from latticed.store import deliveries
+from latticed.states import ACTIVE, BADLY, CLAIM, OWNED, TERMINAL, WAKE, Move, Status
+from latticed.store import deliveries, stories
 from latticed.store import dialects as d
 from latticed.store.tables import approvals, audit, bodies, details, events, one_of, runs, signals, steps
 
@@ -202,6 +202,8 @@ class Transaction:
                 by_shape.setdefault(_shape(item[1]), []).append(item)
             wave = []
             for shape, items in by_shape.items():
+                if shape[0] is not None and shape[0].target in BADLY:
+                    items = stories.break_off(self.connection, items)
                 rows = self._update(shape, [change for _, change in items])
                 for i, change in items:
                     if (row := rows.get(change.run_id)) is not None:

@@ -24,6 +24,7 @@ def settings(endpoint: Endpoint, **more: Any) -> dict[str, Any]:
     local = {"model": "scripted", "base_url": endpoint.url, "timeout_seconds": 20.0}
     tools = {
         "weather": {"use": "function", "function": "agents_on_models:weather"},
+        "occupied": {"use": "function", "function": "agents_on_models:occupied"},
         "echo_run": {"use": "agent", "target": "echo", "description": "Runs a child."},
         "failing_run": {"use": "agent", "target": "failer"},
         "programs": {"use": "command", "allow": [["echo"], ["sleep"], ["sh", "-c", "exit 3"]]},
@@ -53,9 +54,11 @@ def settings(endpoint: Endpoint, **more: Any) -> dict[str, Any]:
                 "agent": "agents_on_models:bare",
                 "tools": ["weather", "echo_run", "failing_run", "programs"],
             },
+            "busy": {**READY, "agent": "agents_on_models:bare", "tools": ["occupied"]},
             "staged": {**READY, "simulation": [{"tool": "add", "args": {"a": 2, "b": 2}}, "four"]},
             "wary": {**READY, "policy": {"plain_*": "deny", "add": "ask"}, "approval_seconds": 3600.0},
             "nowhere": {**READY, "model": "nowhere"},
+            "keyless": {**READY, "model": "groq:llama"},
             "hooked": READY,
             "hasty": {**READY, "tool_seconds": 0.2},
             "keyed": {**READY, "model": "keyed"},

@@ -85,6 +85,16 @@ def test_a_model_that_is_not_there_fails_the_run(modelled: Daemon, endpoint: End
     assert (run["status"], run["error"]["code"]) == ("failed", "model_unreachable")
 
 
+def test_a_model_that_cannot_be_asked_at_all_is_known_before_a_run_begins(modelled: Daemon) -> None:
+    refused = modelled.client.post(modelled.path("runs"), json={"target": "keyless", "goal": "hello"})
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid")
+    assert "groq:llama" in refused.json()["detail"]
+    shown = {agent["name"]: agent for agent in modelled.client.get(modelled.path("agents")).json()["items"]}["keyless"]
+    assert (shown["available"], shown["modes"]) == (False, ["simulation"])
+    assert shown["missing"] in refused.json()["detail"]
+    assert modelled.run("keyless", "hello", mode="simulation")["status"] == "ok"
+
+
 def test_retry_after_is_waited_for(modelled: Daemon, endpoint: Endpoint) -> None:
     goal = endpoint.script("limited", Say("in the end"))
     endpoint.before("limited", 0, Refuse(429, headers={"Retry-After": "1"}))
@@ -134,6 +144,24 @@ def test_a_stop_cuts_the_reply_that_is_under_way(modelled: Daemon, endpoint: End
     wait_until(lambda: endpoint.of(name)[0].end == "left")
     assert [event["data"]["text"] for event in modelled.events(run["id"], "text.delta")] == ["One two th"]
     gate.open()
+
+
+def test_a_cancel_waits_for_a_plain_tool_until_it_is_given_up_as_a_thread(
+    modelled: Daemon, endpoint: Endpoint, ledger: Ledger
+) -> None:
+    def stopped(name: str, mode: str) -> str:
+        run: str = modelled.post_run("busy", endpoint.script(f"thread-{name}", Call("occupied", name=name)))["id"]
+        wait_until(lambda: ledger.lines(f"occupied {name}"))
+        modelled.stop_run(run, mode=mode)
+        return run
+
+    assert modelled.wait(stopped("stays", "kill"), "cancelled")["abandoned"] == "thread"
+    ends = stopped("ends", "now")
+    ledger.touch("ends")
+    assert modelled.wait(ends, "cancelled")["abandoned"] is None
+    assert ledger.lines("free ends"), "it was waited for"
+    ledger.touch("stays")
+    wait_until(lambda: ledger.lines("free stays"))
 
 
 def test_a_tool_that_is_not_there_is_told_to_the_model(modelled: Daemon, endpoint: Endpoint) -> None:

@@ -48,6 +48,7 @@ def test_what_agents_on_a_model_work_with_is_shown_key_by_key_and_would_be_accep
 
 
 MODEL = '[models.local]\nmodel = "m"\nbase_url = "http://127.0.0.1:1/v1"\n'
+PIPE = '[agents.p]\nuse = "pipeline"\nmodel = "openai:gpt-5"\n'
 HELPER = '[agents.a]\nuse = "pydantic-ai"\nagent = "a:b"\n'
 
 
@@ -62,6 +63,14 @@ HELPER = '[agents.a]\nuse = "pydantic-ai"\nagent = "a:b"\n'
             MODEL + HELPER + 'model = "local"\nbudget = { max_cost_usd = 1 }',
             "FILE: agents.a.budget.max_cost_usd: what model 'local' costs is not known",
         ),
+        (
+            MODEL + PIPE + 'budget = { max_cost_usd = 1 }\n[agents.p.roles.executor]\nmodel = "local"',
+            "FILE: agents.p.budget.max_cost_usd: what model 'local' costs is not known",
+        ),
+        (MODEL + PIPE + 'roles.executor.model = "locl"', "FILE: agents.p.roles.executor.model: there is no table"),
+        (MODEL + PIPE + 'roles.executor.tools = ["x"]', "FILE: agents.p.roles.executor.tools: there is no tool 'x'"),
+        (MODEL + PIPE + 'default_roles = ["wizard"]', "FILE: agents.p: default_roles: unknown role 'wizard'"),
+        (MODEL + PIPE + 'default_roles = ["executor", "executor"]', "default_roles: executor: a role can be named"),
         ('[tools.t]\nuse = "mcp"', "an MCP server has either argv, a program to start, or url, an address"),
         (
             '[tools.t]\nuse = "mcp"\nargv = ["x"]\ncwd = "srv"',

@@ -12,8 +12,6 @@ from typing import Any
 from latticed.agents.pipeline.packets import Brief, make_packet
 from latticed.clock import to_text
 from latticed.models.pipeline import (
-    HANDOFF_ENDS,
-    HANDOFF_STATES,
     MEMORY_LIMIT,
     SUMMARY_LIMIT,
     Handoff,
@@ -114,9 +112,9 @@ class Progress:
         self.has_begun = True
         self.failed.pop(role, None)
         told: Told = []
-        handoff = self._open_handoff()
+        handoff = self.story.open_handoff()
         if handoff is not None:
-            told += [self._move(handoff, "accepted", at), self._move(handoff, "running", at)]
+            told += [handoff.move("accepted", at), handoff.move("running", at)]
         told.append(("role.started", {"role": role, "retry": self.retries}))
         if role == "executor":
             for step in self.steps:
@@ -133,9 +131,9 @@ class Progress:
         elif fact.get("said"):
             self.said[role] = fact["said"]
         told: Told = []
-        handoff = self._open_handoff()
+        handoff = self.story.open_handoff()
         if handoff is not None:
-            told.append(self._move(handoff, fact["handed"], at))
+            told.append(handoff.move(fact["handed"], at))
         shown = {"role": role, "status": status, "retry": self.retries, "reason": reason[:SUMMARY_LIMIT] or None}
         told.append(("role.finished", shown))
         self.role = None
@@ -153,18 +151,7 @@ class Progress:
             task_summary=packet.task_summary, context_packet=packet, status="created", created_at=at,
         )  # fmt: skip
         self.story.handoffs.append(handoff)
-        return _told(handoff)
-
-    def _open_handoff(self) -> Handoff | None:
-        """The handoff to the role at work, or to the one that is about to begin."""
-        newest = self.story.handoffs[-1] if self.story.handoffs else None
-        return newest if newest is not None and newest.status not in HANDOFF_ENDS else None
-
-    def _move(self, handoff: Handoff, status: str, at: str) -> tuple[str, dict[str, Any]]:
-        assert HANDOFF_STATES.index(status) > HANDOFF_STATES.index(handoff.status), "a handoff only goes on"
-        handoff.status = status  # type: ignore[assignment]  # the index above has found it
-        setattr(handoff, f"{status}_at", at)
-        return _told(handoff)
+        return handoff.told()
 
     def _remembered(self, fact: Fact, at: str) -> Told:
         snapshot = MemorySnapshot(
@@ -221,20 +208,5 @@ class Progress:
         return [] if type is None else [(type, record.model_dump())]
 
     def _cancelled(self, fact: Fact, at: str) -> Told:
-        told: Told = []
-        handoff = self._open_handoff()
-        if handoff is not None:
-            told.append(self._move(handoff, "cancelled", at))
-        if self.role is not None:
-            shown = {"role": self.role, "status": "cancelled", "retry": self.retries, "reason": None}
-            told.append(("role.finished", shown))
-            self.role = None
-        return told
-
-
-def _told(handoff: Handoff) -> tuple[str, dict[str, Any]]:
-    said = {
-        "handoff_id": handoff.handoff_id, "source": handoff.source, "target": handoff.target,
-        "reason": handoff.reason, "packet_id": handoff.context_packet.packet_id,
-    }  # fmt: skip
-    return f"handoff.{handoff.status}", said
+        role, self.role = self.role, None
+        return self.story.break_off(role, at)

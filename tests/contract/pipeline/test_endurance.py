@@ -43,6 +43,17 @@ def answer(daemon: Daemon, approval: dict[str, Any], decision: str) -> None:
     assert said.status_code == 200, said.text
 
 
+def broken_off(daemon: Daemon, run: dict[str, Any]) -> None:
+    """The run's end took the role at work and the handoff to it with it, and both are told before it."""
+    last = [event["type"] for event in daemon.events(run["id"])][-3:]
+    assert last == ["handoff.cancelled", "role.finished", "run.finished"]
+    told, finished = daemon.events(run["id"], "handoff.cancelled", "role.finished")[-2:]
+    handoff = run["handoffs"][-1]
+    assert (handoff["status"], handoff["cancelled_at"]) == ("cancelled", told["at"])
+    assert told["data"]["handoff_id"] == handoff["handoff_id"]
+    assert (finished["data"]["role"], finished["data"]["status"]) == ("executor", "cancelled")
+
+
 def told_once(daemon: Daemon, run: dict[str, Any]) -> None:
     """Each fact is in the timeline once, and the run shows what the timeline tells."""
     events = daemon.events(run["id"])
@@ -196,9 +207,28 @@ def test_a_pipeline_that_waits_for_a_person_is_cancelled_at_once(mortal: Daemon,
     run = mortal.wait(mortal.post_run("handy", play.goal)["id"], "awaiting_approval")
     said = mortal.stop_run(run["id"])
     assert (said["status"], said["cancellation"]) == ("cancelled", "immediate")
-    run = mortal.get(run["id"])
-    assert (run["handoffs"][-1]["status"], run["handoffs"][-1]["cancelled_at"]) == ("cancelled", run["finished_at"])
+    broken_off(mortal, mortal.get(run["id"]))
     assert "dog" not in sold(mortal)
+
+
+def test_a_deadline_that_passes_while_a_person_is_waited_for_is_told_to_the_end(mortal: Daemon, cast: Casting) -> None:
+    play = cast(planner={"steps": ["sell it"]}, executor=(Call("sell", item="cow"), "sold"))
+    run = mortal.run("handy", play.goal, deadline_seconds=2)
+    assert (run["status"], run["error"]["code"]) == ("failed", "deadline_exceeded")
+    broken_off(mortal, run)
+
+
+def test_a_run_that_is_over_with_its_daemon_is_told_to_the_end(mortal: Daemon, cast: Casting) -> None:
+    gate = Gate()
+    play = cast(planner=FOUR, executor=Say("did it", gate=gate))
+    run = mortal.post_run("team", play.goal, recovery="interrupt")
+    assert gate.reached.wait(20)
+    mortal.kill()
+    mortal.start()
+    gate.open()
+    run = mortal.wait(run["id"])
+    assert run["status"] == "interrupted"
+    broken_off(mortal, run)
 
 
 # --- again ---
