@@ -117,6 +117,11 @@ class Agents:
         """Whether both have the same models and tools."""
         return self._bench is other._bench
 
+    def retire(self) -> None:
+        """Others have taken their place: what they share is kept only for the runs that use it."""
+        if self._bench is not None:
+            self._bench.retire()
+
     async def close(self) -> None:
         """Ends what the agents share."""
         if self._bench is not None:
@@ -190,6 +195,7 @@ class Registry:
         """Has these from now on; a run goes on with what it has."""
         if not agents.shares_with(self.agents):
             self._replaced.append(self.agents)
+            self.agents.retire()
         self.agents = agents
 
     def find(self, kind: str, target: str) -> Agent | None:

@@ -45,6 +45,8 @@ class Toolbox:
             if isinstance(config, FunctionToolConfig)
         }
         self._shared: dict[str, Server] = {}
+        self._held: list[Server] = []
+        self._leaving: asyncio.Task[None] | None = None
         if any(isinstance(config, McpToolConfig) for config in configs.values()):
             importlib.import_module(SERVERS)  # Now, not while runs are under way: it takes a second.
         self._starting = asyncio.Lock()
@@ -79,7 +81,9 @@ class Toolbox:
         async with self._starting:
             if name not in self._shared:
                 server = Server(name, config, self._secrets, ids.new(SHARED))
-                await server.__aenter__()  # Held by the toolbox, so that it outlives each run.
+                if self._leaving is None:
+                    await server.__aenter__()  # Held by the toolbox, so that it outlives each run.
+                    self._held.append(server)
                 self._shared[name] = server
         return self._shared[name]
 
@@ -117,11 +121,16 @@ class Toolbox:
             return f"Runs the {config.use} {config.target} and gives its output; say what it is to do by the goal."
         return ""
 
+    def retire(self) -> None:
+        """Another has taken its place: from now on a shared server is there only for as long as a run uses it."""
+        self._leaving = asyncio.ensure_future(self.close())
+
     async def close(self) -> None:
-        """Ends the shared servers."""
-        shared, self._shared = self._shared, {}
-        for server in shared.values():
-            await server.__aexit__(None, None, None)
+        """Ends the shared servers that no run uses."""
+        async with self._starting:
+            held, self._held = self._held, []
+            for server in held:
+                await server.__aexit__(None, None, None)
 
 
 def _function(name: str, config: FunctionToolConfig, function: Any) -> Tool[Any]:

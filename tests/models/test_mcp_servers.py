@@ -1,9 +1,11 @@
 """Tools of MCP servers, by both transports: started for a run or for all, watched, ended."""
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 
 from tests.conftest import ROOT, Daemon, wait_until
 from tests.endpoint import Call, Endpoint, Gate, Say
-from tests.models.conftest import MCP, READY, Ledger, living
+from tests.models.conftest import MCP, READY, Ledger, living, settings
 
 ENV = ["PATH", "PYTHONPATH", "LEDGER"]
 RUDE = [sys.executable, str(ROOT / "tests" / "rude_server.py")]
@@ -179,6 +181,32 @@ def test_a_shared_server_is_started_once_for_all_runs(served: Daemon, endpoint: 
     died = served.run("common", endpoint.script("common-dies", Call("die"), Call("shout", text="y"), Say("ok")))
     assert died["status"] == "ok"
     assert len({line.split()[-1] for line in done.lines("shout")}) == 2
+
+
+def test_a_shared_server_that_a_reload_has_replaced_ends_with_the_last_run_that_uses_it(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    def tables(prefix: str) -> dict[str, Any]:
+        common = {"use": "mcp", "argv": MCP, "env": ENV, "shared": True, "prefix": prefix}
+        agent = {**READY, "agent": "agents_on_models:bare", "tools": ["common"]}
+        return {"tools": {"common": common}, "agents": {"common": agent}}
+
+    with living(endpoint, tmp_path, **tables("")) as one:
+        done = Ledger(one.home)
+        gate = Gate()
+        last = Say("one two", pieces=2, gate=gate, held_at=1)
+        run = one.post_run("common", endpoint.script("replaced", Call("shout", text="a"), last))
+        assert gate.reached.wait(20)
+        (old,) = {int(line.split()[-1]) for line in done.lines("begin")}
+        one.configure(settings(endpoint, **tables("new_")))
+        one.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "reloaded" in one.log)
+        assert one.run("common", endpoint.script("new", Call("new_shout", text="b"), Say("ok")))["status"] == "ok"
+        assert endpoint.told("new") == ["B"]
+        assert _alive(old)
+        gate.open()
+        assert one.wait(run["id"])["status"] == "ok"
+        wait_until(lambda: not _alive(old))
 
 
 def test_a_server_by_streamable_http(served: Daemon, endpoint: Endpoint) -> None:
