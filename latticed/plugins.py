@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from latticed.agents.workbench import Workbench
 
 ENTRY_POINTS = "latticed.agents"
-PACKAGE, INSTALL = "pydantic_ai", "pip install 'latticed[agents]'"
+PACKAGES = ("pydantic_ai", "openai", "anthropic", "fastmcp")
+INSTALL = "the extra agents: pip install 'latticed[agents]'"
 """What agents on a model need, and how it is had."""
 
 
@@ -236,7 +237,7 @@ def _bench(config: Config, before: Agents | None) -> "Workbench | None":
                 secrets.resolve(reference)
     if not any(isinstance(agent, ModelledBase) for agent in config.agents.values()):
         return None
-    if importlib.util.find_spec(PACKAGE) is None:
+    if any(importlib.util.find_spec(package) is None for package in PACKAGES):
         return None
     if before is not None and before._bench is not None and _parts(before._config) == _parts(config):
         return before._bench
