@@ -4,7 +4,7 @@ import json
 import sys
 from typing import Any
 
-TOOLS = ("refuse", "nonsense", "babble", "echo")
+TOOLS = ("refuse", "nonsense", "babble", "ponder", "echo")
 
 
 def answer(asked: dict[str, Any]) -> dict[str, Any] | None:
@@ -21,6 +21,8 @@ def answer(asked: dict[str, Any]) -> dict[str, Any] | None:
             return {"result": {"banana": 1}}
         case "tools/call", {"name": "babble"}:
             return {"result": {"content": [{"type": "text", "text": "x" * (50 << 20)}]}}
+        case "tools/call", {"name": "ponder"}:
+            return None
         case "tools/call", _:
             return {"result": {"content": [{"type": "text", "text": "polite"}]}}
     return {"error": {"code": -32601, "message": "no such method"}}

@@ -94,8 +94,11 @@ class Server(AbstractToolset[Any]):
     ) -> Any:
         """Calls one. A server that died under it is made anew for the next call; this one is answered with that."""
         session = await self._alive()
+        limit_seconds = self._config.timeout_seconds
+        limit = asyncio.timeout(limit_seconds)
         try:
-            return await session.call_tool(name.removeprefix(self._config.prefix), tool_args, ctx, tool)
+            async with limit:
+                return await session.call_tool(name.removeprefix(self._config.prefix), tool_args, ctx, tool)
         except (ToolError, ValidationError) as error:
             raise ToolFailed(str(error)) from error
         except McpError as error:
@@ -103,6 +106,8 @@ class Server(AbstractToolset[Any]):
                 raise ToolFailed(str(error)) from error
             raise self._gone(session, error) from error
         except Exception as error:
+            if limit.expired():
+                raise ToolFailed(f"The tool took longer than {limit_seconds:g} s and was given up.") from error
             raise self._gone(session, error) from error
 
     def _is_end(self, error: McpError) -> bool:

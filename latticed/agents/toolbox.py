@@ -105,10 +105,10 @@ class Toolbox:
         async def run(goal: str, inputs: dict[str, Any] | None = None) -> Any:
             raise AssertionError("a child run is no step")
 
-        return Tool(
-            run, name=name, description=self.description(name),
-            metadata={CHILD: {"kind": config.use, "target": config.target}},
-        )  # fmt: skip
+        child: dict[str, Any] = {"kind": config.use, "target": config.target}
+        if config.timeout_seconds is not None:
+            child["deadline_seconds"] = config.timeout_seconds
+        return Tool(run, name=name, description=self.description(name), metadata={CHILD: child})
 
     def description(self, name: str) -> str:
         """What a tool is, for a model and for who looks at an agent."""

@@ -28,6 +28,14 @@ def test_a_child_that_fails_is_told_to_the_model(modelled: Daemon, endpoint: End
     assert "ended failed" in endpoint.told("bad-child")[0]
 
 
+def test_a_child_has_as_long_as_its_tool(modelled: Daemon, endpoint: Endpoint) -> None:
+    run = modelled.run("armed", endpoint.script("late-child", Call("endless_run", goal="x"), Say("too late")))
+    assert (run["status"], run["output"]) == ("ok", "too late")
+    assert "ended failed" in endpoint.told("late-child")[0]
+    (child,) = modelled.client.get(modelled.path("runs"), params={"parent": run["id"]}).json()["items"]
+    assert (child["status"], child["error"]["code"]) == ("failed", "deadline_exceeded")
+
+
 def test_an_allowed_program(modelled: Daemon, endpoint: Endpoint) -> None:
     call = Call.several(
         ("programs", {"argv": ["echo", "a b", "$HOME"]}), ("programs", {"argv": ["sh", "-c", "exit 3"]})

@@ -101,13 +101,14 @@ def served(
             "lost": {"use": "mcp", "argv": MCP, "cwd": "/no/such/folder"},
             "listless": {"use": "mcp", "argv": [*RUDE, "listless"], "start_seconds": 1.0},
             "rude": {"use": "mcp", "argv": RUDE},
+            "slow": {"use": "mcp", "argv": RUDE, "timeout_seconds": 0.5},
             "moody": {"use": "mcp", "url": moody.url, "shared": True},
         },
         "agents": {
             "own": {**agent, "tools": ["own"]},
             "common": {**agent, "tools": ["common"]},
             "web": {**agent, "tools": ["web"], "policy": {"broken": "deny"}},
-            **{name: {**agent, "tools": [name]} for name in (*(name for name, _ in FAIL), "rude", "moody")},
+            **{name: {**agent, "tools": [name]} for name in (*(name for name, _ in FAIL), "rude", "slow", "moody")},
         },
     }
     with living(endpoint, tmp_path_factory.mktemp("served"), **more) as one:
@@ -236,6 +237,14 @@ def test_what_a_server_refuses_is_told_to_the_model_as_often_as_it_does(served: 
     assert [json.loads(each) for each in told[:3]] == [{"error": "not like this"}] * 3
     assert "CallToolResult" in told[3]
     assert told[4] == "polite"
+
+
+def test_a_tool_is_given_up_when_its_time_is_over(served: Daemon, endpoint: Endpoint) -> None:
+    run = served.run("slow", endpoint.script("ponder", Call("ponder"), Call("echo"), Say("ok")))
+    assert run["status"] == "ok", run["error"]
+    told = endpoint.told("ponder")
+    assert "took longer than 0.5 s" in told[0]
+    assert told[1] == "polite"
 
 
 def test_a_server_that_writes_without_end_is_told_to_the_model(served: Daemon, endpoint: Endpoint) -> None:
