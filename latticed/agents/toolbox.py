@@ -3,7 +3,8 @@
 import asyncio
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from pydantic_ai.tools import Tool
@@ -25,6 +26,7 @@ from latticed.secrets import Secrets
 
 if TYPE_CHECKING:
     from latticed.agents.servers import Server
+    from latticed.engine.execution import Execution
 
 SERVERS = "latticed.agents.servers"
 SHARED = "shared"
@@ -44,6 +46,7 @@ class Toolbox:
             for name, config in configs.items()
             if isinstance(config, FunctionToolConfig)
         }
+        self._own: dict[Execution, tuple[AsyncExitStack, dict[str, Server]]] = {}
         self._shared: dict[str, Server] = {}
         self._held: list[Server] = []
         self._leaving: asyncio.Task[None] | None = None
@@ -55,11 +58,21 @@ class Toolbox:
         """What these tools are, each as models.people.ToolView."""
         return [{"name": name, "use": self.configs[name].use, "description": self.description(name)} for name in names]
 
+    @asynccontextmanager
+    async def lasting(self, ctx: Context) -> AsyncIterator[None]:
+        """For as long as this lasts, a run's own servers stay from one of its conversations to the next."""
+        async with AsyncExitStack() as stack:
+            self._own[ctx.entry.x] = stack, {}
+            try:
+                yield
+            finally:
+                del self._own[ctx.entry.x]
+
     async def open(self, ctx: Context, names: Iterable[str]) -> list[AbstractToolset[Any]]:
-        """Toolsets for one conversation: what is of the run's own begins when they are entered.
+        """Toolsets for one conversation: what is of its own begins when they are entered.
 
         Raises:
-            ServerFailed: a shared server cannot be had.
+            ServerFailed: a server that outlasts it cannot be had.
         """
         toolsets: list[AbstractToolset[Any]] = []
         tools = []
@@ -77,7 +90,13 @@ class Toolbox:
         from latticed.agents.servers import Server
 
         if not config.shared:
-            return Server(name, config, self._secrets, ctx.run_id)
+            own = Server(name, config, self._secrets, ctx.run_id)
+            if (lasting := self._own.get(ctx.entry.x)) is None:
+                return own
+            stack, servers = lasting
+            if name not in servers:
+                servers[name] = await stack.enter_async_context(own)
+            return servers[name]
         async with self._starting:
             if name not in self._shared:
                 server = Server(name, config, self._secrets, ids.new(SHARED))

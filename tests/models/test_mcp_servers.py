@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT, Daemon, wait_until
-from tests.endpoint import Call, Endpoint, Gate, Say
+from tests.endpoint import Asked, Call, Endpoint, Gate, Say
 from tests.models.conftest import MCP, READY, Ledger, living, settings
 
 ENV = ["PATH", "PYTHONPATH", "LEDGER"]
@@ -108,6 +108,7 @@ def served(
             "own": {**agent, "tools": ["own"]},
             "common": {**agent, "tools": ["common"]},
             "web": {**agent, "tools": ["web"], "policy": {"broken": "deny"}},
+            "piped": {"use": "pipeline", "model": "local", "tools": ["own"], "default_roles": ["executor"]},
             **{name: {**agent, "tools": [name]} for name in (*(name for name, _ in FAIL), "rude", "slow", "moody")},
         },
     }
@@ -149,6 +150,19 @@ def test_it_ends_with_the_run(served: Daemon, endpoint: Endpoint, done: Ledger) 
     served.wait(run["id"], "cancelled")
     wait_until(lambda: not psutil.pid_exists(pid))
     gate.open()
+
+
+def test_a_pipeline_has_one_for_all_its_steps(served: Daemon, endpoint: Endpoint, done: Ledger) -> None:
+    def shout_then_speak(asked: Asked) -> Call | Say:
+        answered = any(message["role"] == "tool" for message in asked.body["messages"])
+        return Say("done") if answered else Call("my_shout", text="step")
+
+    goal = endpoint.script("piped", shout_then_speak)
+    run = served.run("piped", goal, inputs={"steps": [f"{goal} {number}" for number in range(3)]})
+    assert run["status"] == "ok", run["error"]
+    assert len(done.lines("shout")) == 3
+    (pid,) = {int(line.split()[-1]) for line in done.lines("begin")}
+    wait_until(lambda: not _alive(pid))
 
 
 def test_it_gets_what_it_is_given_and_no_more(served: Daemon, endpoint: Endpoint) -> None:
