@@ -14,7 +14,7 @@ def answer(asked: dict[str, Any]) -> dict[str, Any] | None:
             return {"result": {"protocolVersion": version, **about}}
         case "tools/list", _:
             tools = [{"name": name, "inputSchema": {"type": "object"}} for name in TOOLS]
-            return None if "listless" in sys.argv else {"result": {"tools": tools}}
+            return None if "listless" in sys.argv else {"result": {"tools": tools, "nextCursor": "again"}}
         case "tools/call", {"name": "refuse"}:
             return {"error": {"code": -32602, "message": "not like this"}}
         case "tools/call", {"name": "nonsense"}:

@@ -1,6 +1,7 @@
 """MCP servers: started or connected to for a run, or once for all runs; renewed when they have died."""
 
 import asyncio
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from latticed.agents.stdio import ProgramTransport
 from latticed.config.modelled import McpToolConfig
 from latticed.errors import RunError
 from latticed.secrets import PREFIX, Secrets
+
+log = logging.getLogger("fastmcp")  # It has a handler of its own for stderr, which is the daemon's log already.
+log.handlers.clear()
+log.propagate = True
 
 MOST_SECONDS = 86_400.0
 """How long one call may take as far as the protocol is concerned; each agent has its own limit for its tools."""
