@@ -182,7 +182,7 @@ class Agents:
         if self._bench is not None:
             return self._bench.tools.describe([name])[0]
         config = self._config.tools[name]
-        return {"name": name, "use": config.use, "description": config.description}
+        return {"name": name, "use": config.use, "description": config.about()}
 
 
 class Registry:

@@ -116,9 +116,9 @@ class Toolbox:
         async def command(argv: list[str]) -> dict[str, Any]:
             return await run_allowed(config, argv, ctx.run_id)
 
-        allowed = "; ".join(" ".join([*prefix, "…"]) for prefix in config.allow)
-        about = f"{self.description(name)} Takes a command line, one argument an item. Allowed are: {allowed}"
-        return Tool(command, name=name, description=about.strip(), timeout=config.timeout_seconds)
+        how = "Takes a command line, one argument an item."
+        about = f"{config.about()} {how}" + (f" Allowed are: {config.allowed}" if config.description else "")
+        return Tool(command, name=name, description=about, timeout=config.timeout_seconds)
 
     def _child(self, name: str, config: RunToolConfig) -> Tool[Any]:
         async def run(goal: str, inputs: dict[str, Any] | None = None) -> Any:
@@ -132,13 +132,9 @@ class Toolbox:
     def description(self, name: str) -> str:
         """What a tool is, for a model and for who looks at an agent."""
         config = self.configs[name]
-        if config.description:
-            return config.description
         if isinstance(config, FunctionToolConfig):
             return self._functions[name].description or ""
-        if isinstance(config, RunToolConfig):
-            return f"Runs the {config.use} {config.target} and gives its output; say what it is to do by the goal."
-        return ""
+        return config.about()
 
     def retire(self) -> None:
         """Another has taken its place: from now on a shared server is there only for as long as a run uses it."""
@@ -158,7 +154,7 @@ def _function(name: str, config: FunctionToolConfig, function: Any) -> Tool[Any]
     Raises:
         ConfigError: a model could not be told how to call it.
     """
-    about = config.description or (inspect.getdoc(function) or "").partition("\n")[0]
+    about = config.about() or (inspect.getdoc(function) or "").partition("\n")[0]
     try:
         return Tool(function, name=name, description=about or None, timeout=config.timeout_seconds)
     except Exception as error:

@@ -70,6 +70,9 @@ def test_agents_say_what_they_can_do_and_what_they_lack(modelled: Daemon) -> Non
     assert (armed["use"], armed["model"], armed["available"]) == ("pydantic-ai", "local", True)
     assert armed["modes"] == ["live", "simulation"]
     assert {"name": "weather", "use": "function", "description": "The weather in a city."} in armed["tools"]
+    about = {tool["name"]: tool["description"] for tool in armed["tools"]}
+    assert about["programs"] == "Runs programs: echo …; sleep …; sh -c exit 3 …"
+    assert about["failing_run"].startswith("Runs the agent failer")
     bare = agents["bare"]
     assert (bare["available"], bare["modes"]) == (False, ["simulation"])
     assert "agents.bare.model" in bare["missing"]

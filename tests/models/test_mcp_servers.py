@@ -170,6 +170,12 @@ def test_it_gets_what_it_is_given_and_no_more(served: Daemon, endpoint: Endpoint
     assert endpoint.told("env") == ["well kept", "KEPT LATTICED_RUN_ID LEDGER PATH PYTHONPATH"]
 
 
+def test_it_is_told_whose_tools_an_agent_has(served: Daemon, http_tools: str) -> None:
+    agents = {item["name"]: item for item in served.client.get(served.path("agents")).json()["items"]}
+    assert agents["dying"]["tools"][0]["description"] == "The tools of an MCP server started by sh."
+    assert agents["web"]["tools"][0]["description"] == "The tools of an MCP server at 127.0.0.1."
+
+
 def test_a_tool_that_fails_there_is_told_to_the_model(served: Daemon, endpoint: Endpoint) -> None:
     run = served.run("own", endpoint.script("mcp-broken", Call("my_broken"), Say("broken")))
     assert run["status"] == "ok"
@@ -251,6 +257,12 @@ def test_what_a_server_refuses_is_told_to_the_model_as_often_as_it_does(served: 
     assert [json.loads(each) for each in told[:3]] == [{"error": "not like this"}] * 3
     assert "CallToolResult" in told[3]
     assert told[4] == "polite"
+
+
+def test_what_the_library_has_to_say_is_in_the_log(served: Daemon, endpoint: Endpoint) -> None:
+    served.run("rude", endpoint.script("pages", Call("echo"), Say("ok")))
+    assert any("duplicate pagination cursor" in line["event"] for line in served.log_lines)
+    assert all(line.startswith("{") for line in served.log.splitlines())
 
 
 def test_a_tool_is_given_up_when_its_time_is_over(served: Daemon, endpoint: Endpoint) -> None:
