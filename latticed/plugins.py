@@ -70,6 +70,7 @@ class Agents:
         for entry in entry_points(group=ENTRY_POINTS):
             self._configured.setdefault(entry.name, FunctionConfig(use="function", function=entry.value))
         self._lacks: dict[str, str] = {}
+        self._own_tools: dict[str, list[dict[str, str]]] = {}
         self._agents = {name: self._load(name, agent) for name, agent in self._configured.items()}
 
     def _load(self, name: str, agent: AgentConfig) -> Agent | None:
@@ -105,6 +106,7 @@ class Agents:
         from latticed.agents.ready import ReadyAgent
 
         found = ReadyAgent(agent, name, bench, load_dotted(agent.agent))
+        self._own_tools[name] = found.own_tools()
         if not found.has_model:
             self._lacks[name] = f"a model: set agents.{name}.model to the name of a table [models.…]"
         return found
@@ -174,7 +176,7 @@ class Agents:
             "missing": missing,
             "modes": modes,
             "model": None if modelled is None else modelled.model,
-            "tools": [self._tool(tool) for tool in tools],
+            "tools": [*self._own_tools.get(name, ()), *(self._tool(tool) for tool in tools)],
             "roles": list(agent.known_roles) if isinstance(agent, PipelineConfig) else [],
         }
 

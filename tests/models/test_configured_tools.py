@@ -70,6 +70,8 @@ def test_agents_say_what_they_can_do_and_what_they_lack(modelled: Daemon) -> Non
     assert (armed["use"], armed["model"], armed["available"]) == ("pydantic-ai", "local", True)
     assert armed["modes"] == ["live", "simulation"]
     assert {"name": "weather", "use": "function", "description": "The weather in a city."} in armed["tools"]
+    own = {tool["name"]: tool for tool in agents["helper"]["tools"]}
+    assert own["drop"] == {"name": "drop", "use": "function", "description": "Drops a table."}
     about = {tool["name"]: tool["description"] for tool in armed["tools"]}
     assert about["programs"] == "Runs programs: echo …; sleep …; sh -c exit 3 …"
     assert about["failing_run"].startswith("Runs the agent failer")
