@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from latticed.agents.workbench import Workbench
 
 ENTRY_POINTS = "latticed.agents"
-PACKAGE, INSTALL = "pydantic_ai", "pip install 'latticed[agents]'"
+PACKAGES = ("pydantic_ai", "openai", "anthropic", "fastmcp")
+INSTALL = "the extra agents: pip install 'latticed[agents]'"
 """What agents on a model need, and how it is had."""
 
 
@@ -69,6 +70,7 @@ class Agents:
         for entry in entry_points(group=ENTRY_POINTS):
             self._configured.setdefault(entry.name, FunctionConfig(use="function", function=entry.value))
         self._lacks: dict[str, str] = {}
+        self._own_tools: dict[str, list[dict[str, str]]] = {}
         self._agents = {name: self._load(name, agent) for name, agent in self._configured.items()}
 
     def _load(self, name: str, agent: AgentConfig) -> Agent | None:
@@ -107,6 +109,7 @@ class Agents:
         from latticed.agents.ready import ReadyAgent
 
         found = ReadyAgent(agent, name, bench, load_dotted(agent.agent))
+        self._own_tools[name] = found.own_tools()
         if not found.has_model:
             self._lacks[name] = f"a model: set agents.{name}.model to the name of a table [models.…]"
         return found
@@ -119,6 +122,11 @@ class Agents:
     def shares_with(self, other: "Agents") -> bool:
         """Whether both have the same models and tools."""
         return self._bench is other._bench
+
+    def retire(self) -> None:
+        """Others have taken their place: what they share is kept only for the runs that use it."""
+        if self._bench is not None:
+            self._bench.retire()
 
     async def close(self) -> None:
         """Ends what the agents share."""
@@ -171,7 +179,7 @@ class Agents:
             "missing": missing,
             "modes": modes,
             "model": None if modelled is None else modelled.model,
-            "tools": [self._tool(tool) for tool in tools],
+            "tools": [*self._own_tools.get(name, ()), *(self._tool(tool) for tool in tools)],
             "roles": list(agent.known_roles) if isinstance(agent, PipelineConfig) else [],
         }
 
@@ -179,7 +187,7 @@ class Agents:
         if self._bench is not None:
             return self._bench.tools.describe([name])[0]
         config = self._config.tools[name]
-        return {"name": name, "use": config.use, "description": config.description}
+        return {"name": name, "use": config.use, "description": config.about()}
 
 
 class Registry:
@@ -193,6 +201,7 @@ class Registry:
         """Has these from now on; a run goes on with what it has."""
         if not agents.shares_with(self.agents):
             self._replaced.append(self.agents)
+            self.agents.retire()
         self.agents = agents
 
     def find(self, kind: str, target: str) -> Agent | None:
@@ -233,7 +242,7 @@ def _bench(config: Config, before: Agents | None) -> "Workbench | None":
                 secrets.resolve(reference)
     if not any(isinstance(agent, ModelledBase) for agent in config.agents.values()):
         return None
-    if importlib.util.find_spec(PACKAGE) is None:
+    if any(importlib.util.find_spec(package) is None for package in PACKAGES):
         return None
     if before is not None and before._bench is not None and _parts(before._config) == _parts(config):
         return before._bench

@@ -81,6 +81,12 @@ async def fails(what: str) -> str:
 
 
 @helper.tool_plain
+def leaves(code: int) -> str:
+    """Ends as a program's main function does."""
+    raise SystemExit(code)
+
+
+@helper.tool_plain
 async def picky(number: int) -> str:
     """Takes only numbers above ten."""
     if number <= 10:

@@ -4,7 +4,7 @@ import json
 import sys
 from typing import Any
 
-TOOLS = ("refuse", "nonsense", "babble", "echo")
+TOOLS = ("refuse", "nonsense", "babble", "ponder", "echo")
 
 
 def answer(asked: dict[str, Any]) -> dict[str, Any] | None:
@@ -14,13 +14,15 @@ def answer(asked: dict[str, Any]) -> dict[str, Any] | None:
             return {"result": {"protocolVersion": version, **about}}
         case "tools/list", _:
             tools = [{"name": name, "inputSchema": {"type": "object"}} for name in TOOLS]
-            return None if "listless" in sys.argv else {"result": {"tools": tools}}
+            return None if "listless" in sys.argv else {"result": {"tools": tools, "nextCursor": "again"}}
         case "tools/call", {"name": "refuse"}:
             return {"error": {"code": -32602, "message": "not like this"}}
         case "tools/call", {"name": "nonsense"}:
             return {"result": {"banana": 1}}
         case "tools/call", {"name": "babble"}:
             return {"result": {"content": [{"type": "text", "text": "x" * (50 << 20)}]}}
+        case "tools/call", {"name": "ponder"}:
+            return None
         case "tools/call", _:
             return {"result": {"content": [{"type": "text", "text": "polite"}]}}
     return {"error": {"code": -32601, "message": "no such method"}}

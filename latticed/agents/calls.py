@@ -23,7 +23,7 @@ from latticed.config.modelled import ModelledBase
 from latticed.engine.context import Context
 from latticed.engine.lines import Lines
 from latticed.engine.marks import Mark, mark, upcoming
-from latticed.errors import ApprovalExpired, ChildFailed, Denied, Final, Misuse, RunError, StepFailed
+from latticed.errors import ApprovalExpired, ChildFailed, Denied, Final, Misuse, OutcomeTooLarge, RunError, StepFailed
 from latticed.failpoints import hit
 from latticed.models.records import event
 from latticed.models.redaction import redact
@@ -46,7 +46,7 @@ class Wanted:
     tool: str
     args: dict[str, Any]
     call_id: str
-    child: dict[str, str] | None = None
+    child: dict[str, Any] | None = None
     approved: bool = False
     """Whether a person has approved it, because the tool is marked so."""
 
@@ -103,6 +103,8 @@ class Calls:
             return f"The call was denied by a person ({denied.message})."
         except ApprovalExpired:
             return "The call was not made: nobody approved it in time."
+        except OutcomeTooLarge:
+            return f"The call was not made: its arguments, {len(shown)} characters, are too long to ask a person about."
         return None
 
     async def call(self, wanted: Wanted, call: Call) -> Any:
@@ -146,13 +148,13 @@ class Calls:
             return wanted, refusal or forbidden
         return wanted, forbidden
 
-    async def _run_child(self, wanted: Wanted, child: dict[str, str]) -> dict[str, Any]:
+    async def _run_child(self, wanted: Wanted, child: dict[str, Any]) -> dict[str, Any]:
         fields = self._fields(wanted)
         await self._tell("tool.called", {**fields, "args": redact(wanted.args)})
         goal, inputs = str(wanted.args.get("goal", "")), wanted.args.get("inputs") or {}
         mode = self._ctx.mode
         try:
-            output = await self._ctx.run(child["kind"], child["target"], goal=goal, inputs=inputs, mode=mode)
+            output = await self._ctx.run(**child, goal=goal, inputs=inputs, mode=mode)
             answer = self._recordable({"run": output})
             answer = {"returned": answer["returned"]["run"]} if "returned" in answer else answer
         except ChildFailed as failed:
@@ -213,7 +215,7 @@ class Calls:
             raise
         except Final:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # A program's main function ends by SystemExit.
             if isinstance(error, TimeoutError) and limit.expired():
                 return {"failed": f"The tool took longer than {seconds:g} s and was given up."}
             text = str(error)[:2000]

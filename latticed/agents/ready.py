@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 from pydantic import TypeAdapter
 from pydantic_ai import Agent
+from pydantic_ai.toolsets import FunctionToolset
 
 from latticed.agents.conversation import hold, own_model
 from latticed.agents.simulation import scripted
@@ -38,6 +39,13 @@ class ReadyAgent:
     def has_model(self) -> bool:
         """Whether it can run live."""
         return self._config.model is not None or self._agent.model is not None
+
+    def own_tools(self) -> list[dict[str, str]]:
+        """The functions that it brings itself, each as models.people.ToolView."""
+        own = (
+            tool for each in self._agent.toolsets if isinstance(each, FunctionToolset) for tool in each.tools.values()
+        )
+        return [{"name": tool.name, "use": "function", "description": tool.description or ""} for tool in own]
 
     async def run(self, ctx: Context, goal: str, inputs: dict[str, Any]) -> Any:
         """Has the conversation.

@@ -1,6 +1,7 @@
 """MCP servers: started or connected to for a run, or once for all runs; renewed when they have died."""
 
 import asyncio
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from latticed.agents.stdio import ProgramTransport
 from latticed.config.modelled import McpToolConfig
 from latticed.errors import RunError
 from latticed.secrets import PREFIX, Secrets
+
+log = logging.getLogger("fastmcp")  # It has a handler of its own for stderr, which is the daemon's log already.
+log.handlers.clear()
+log.propagate = True
 
 MOST_SECONDS = 86_400.0
 """How long one call may take as far as the protocol is concerned; each agent has its own limit for its tools."""
@@ -94,8 +99,11 @@ class Server(AbstractToolset[Any]):
     ) -> Any:
         """Calls one. A server that died under it is made anew for the next call; this one is answered with that."""
         session = await self._alive()
+        limit_seconds = self._config.timeout_seconds
+        limit = asyncio.timeout(limit_seconds)
         try:
-            return await session.call_tool(name.removeprefix(self._config.prefix), tool_args, ctx, tool)
+            async with limit:
+                return await session.call_tool(name.removeprefix(self._config.prefix), tool_args, ctx, tool)
         except (ToolError, ValidationError) as error:
             raise ToolFailed(str(error)) from error
         except McpError as error:
@@ -103,6 +111,8 @@ class Server(AbstractToolset[Any]):
                 raise ToolFailed(str(error)) from error
             raise self._gone(session, error) from error
         except Exception as error:
+            if limit.expired():
+                raise ToolFailed(f"The tool took longer than {limit_seconds:g} s and was given up.") from error
             raise self._gone(session, error) from error
 
     def _is_end(self, error: McpError) -> bool:

@@ -3,7 +3,8 @@
 import asyncio
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from pydantic_ai.tools import Tool
@@ -25,6 +26,7 @@ from latticed.secrets import Secrets
 
 if TYPE_CHECKING:
     from latticed.agents.servers import Server
+    from latticed.engine.execution import Execution
 
 SERVERS = "latticed.agents.servers"
 SHARED = "shared"
@@ -44,7 +46,10 @@ class Toolbox:
             for name, config in configs.items()
             if isinstance(config, FunctionToolConfig)
         }
+        self._own: dict[Execution, tuple[AsyncExitStack, dict[str, Server]]] = {}
         self._shared: dict[str, Server] = {}
+        self._held: list[Server] = []
+        self._leaving: asyncio.Task[None] | None = None
         if any(isinstance(config, McpToolConfig) for config in configs.values()):
             importlib.import_module(SERVERS)  # Now, not while runs are under way: it takes a second.
         self._starting = asyncio.Lock()
@@ -53,11 +58,21 @@ class Toolbox:
         """What these tools are, each as models.people.ToolView."""
         return [{"name": name, "use": self.configs[name].use, "description": self.description(name)} for name in names]
 
+    @asynccontextmanager
+    async def lasting(self, ctx: Context) -> AsyncIterator[None]:
+        """For as long as this lasts, a run's own servers stay from one of its conversations to the next."""
+        async with AsyncExitStack() as stack:
+            self._own[ctx.entry.x] = stack, {}
+            try:
+                yield
+            finally:
+                del self._own[ctx.entry.x]
+
     async def open(self, ctx: Context, names: Iterable[str]) -> list[AbstractToolset[Any]]:
-        """Toolsets for one conversation: what is of the run's own begins when they are entered.
+        """Toolsets for one conversation: what is of its own begins when they are entered.
 
         Raises:
-            ServerFailed: a shared server cannot be had.
+            ServerFailed: a server that outlasts it cannot be had.
         """
         toolsets: list[AbstractToolset[Any]] = []
         tools = []
@@ -75,11 +90,19 @@ class Toolbox:
         from latticed.agents.servers import Server
 
         if not config.shared:
-            return Server(name, config, self._secrets, ctx.run_id)
+            own = Server(name, config, self._secrets, ctx.run_id)
+            if (lasting := self._own.get(ctx.entry.x)) is None:
+                return own
+            stack, servers = lasting
+            if name not in servers:
+                servers[name] = await stack.enter_async_context(own)
+            return servers[name]
         async with self._starting:
             if name not in self._shared:
                 server = Server(name, config, self._secrets, ids.new(SHARED))
-                await server.__aenter__()  # Held by the toolbox, so that it outlives each run.
+                if self._leaving is None:
+                    await server.__aenter__()  # Held by the toolbox, so that it outlives each run.
+                    self._held.append(server)
                 self._shared[name] = server
         return self._shared[name]
 
@@ -93,35 +116,36 @@ class Toolbox:
         async def command(argv: list[str]) -> dict[str, Any]:
             return await run_allowed(config, argv, ctx.run_id)
 
-        allowed = "; ".join(" ".join([*prefix, "…"]) for prefix in config.allow)
-        about = f"{self.description(name)} Takes a command line, one argument an item. Allowed are: {allowed}"
-        return Tool(command, name=name, description=about.strip(), timeout=config.timeout_seconds)
+        how = "Takes a command line, one argument an item."
+        about = f"{config.about()} {how}" + (f" Allowed are: {config.allowed}" if config.description else "")
+        return Tool(command, name=name, description=about, timeout=config.timeout_seconds)
 
     def _child(self, name: str, config: RunToolConfig) -> Tool[Any]:
         async def run(goal: str, inputs: dict[str, Any] | None = None) -> Any:
             raise AssertionError("a child run is no step")
 
-        return Tool(
-            run, name=name, description=self.description(name),
-            metadata={CHILD: {"kind": config.use, "target": config.target}},
-        )  # fmt: skip
+        child: dict[str, Any] = {"kind": config.use, "target": config.target}
+        if config.timeout_seconds is not None:
+            child["deadline_seconds"] = config.timeout_seconds
+        return Tool(run, name=name, description=self.description(name), metadata={CHILD: child})
 
     def description(self, name: str) -> str:
         """What a tool is, for a model and for who looks at an agent."""
         config = self.configs[name]
-        if config.description:
-            return config.description
         if isinstance(config, FunctionToolConfig):
             return self._functions[name].description or ""
-        if isinstance(config, RunToolConfig):
-            return f"Runs the {config.use} {config.target} and gives its output; say what it is to do by the goal."
-        return ""
+        return config.about()
+
+    def retire(self) -> None:
+        """Another has taken its place: from now on a shared server is there only for as long as a run uses it."""
+        self._leaving = asyncio.ensure_future(self.close())
 
     async def close(self) -> None:
-        """Ends the shared servers."""
-        shared, self._shared = self._shared, {}
-        for server in shared.values():
-            await server.__aexit__(None, None, None)
+        """Ends the shared servers that no run uses."""
+        async with self._starting:
+            held, self._held = self._held, []
+            for server in held:
+                await server.__aexit__(None, None, None)
 
 
 def _function(name: str, config: FunctionToolConfig, function: Any) -> Tool[Any]:
@@ -130,7 +154,7 @@ def _function(name: str, config: FunctionToolConfig, function: Any) -> Tool[Any]
     Raises:
         ConfigError: a model could not be told how to call it.
     """
-    about = config.description or (inspect.getdoc(function) or "").partition("\n")[0]
+    about = config.about() or (inspect.getdoc(function) or "").partition("\n")[0]
     try:
         return Tool(function, name=name, description=about or None, timeout=config.timeout_seconds)
     except Exception as error:

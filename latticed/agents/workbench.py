@@ -26,6 +26,10 @@ class Workbench:
             warm_up()
         self.threads = ThreadPoolExecutor(threads, thread_name_prefix="tool")
 
+    def retire(self) -> None:
+        """Another has taken its place, but runs may go on using this one."""
+        self.tools.retire()
+
     async def close(self) -> None:
         """Ends connections and shared servers; waits for no thread."""
         self.threads.shutdown(wait=False, cancel_futures=True)

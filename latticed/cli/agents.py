@@ -57,4 +57,4 @@ def _agent_table(page: dict[str, Any], screen: Screen) -> Iterator[str]:
 
 
 def _missing(agent: dict[str, Any]) -> str:
-    return f"cannot run: {agent['missing'] or 'something is missing'}"
+    return f"cannot run, lacks {agent['missing'] or 'something'}"

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from latticed.cli import arguments
-from latticed.cli.render import Screen, plain, short, table
+from latticed.cli.render import Screen, block, fields, plain, short, table, value
 from latticed.cli.session import Session, command, group
+from latticed.errors import NotFound
 
 app = group("Look at what runs ask of people, and answer.")
 
@@ -30,6 +31,19 @@ def list_approvals(
         session.hint(f"more with: --cursor {page['next_cursor']}")
 
 
+@command(app, "show")
+def show(
+    session: Session, approval_id: Annotated[str, typer.Argument(metavar="ID", help="The question's id.")]
+) -> None:
+    """Show a question whole: what exactly is asked, and about what."""
+    found = next((each for each in session.client.every_approval() if each["id"] == approval_id), None)
+    if found is None:
+        raise NotFound(f"there is no approval {approval_id!r}; {session.command('approvals list')} lists them")
+    session.show(found, _approval_lines)
+    if found["status"] == "pending":
+        session.hint(f"answer it with: {session.command(f'approvals answer {approval_id} approve')}")
+
+
 @command(app, "answer")
 def answer(
     session: Session,
@@ -46,6 +60,26 @@ def answer(
 
 def _answer_lines(approval: dict[str, Any], screen: Screen) -> Iterator[str]:
     yield f"{approval['id']} is {screen.status(approval['status'])}; {approval['run_id']} goes on with that"
+
+
+def _approval_lines(approval: dict[str, Any], screen: Screen) -> Iterator[str]:
+    subject, schema = approval["subject"] or {}, approval["schema"]
+    yield f"{approval['id']}  {screen.status(approval['status'])}"
+    yield from fields(
+        [
+            ("run", approval["run_id"]),
+            ("asked", screen.when(approval["created_at"])),
+            ("expires", screen.when(approval["expires_at"]) if approval["expires_at"] else None),
+            ("lanes", plain(", ".join(approval["lanes"]))),
+            ("tool", plain(subject.get("tool", ""))),
+            ("answered", screen.when(approval["answered_at"]) if approval["answered_at"] else None),
+            ("by", plain(approval["answered_by"] or "")),
+            ("comment", plain(approval["comment"] or "")),
+            ("answer", None if approval["answer"] is None else value(approval["answer"])),
+            ("schema", None if schema is None else value(schema)),
+        ]
+    )
+    yield from block(approval["prompt"])
 
 
 def _approval_table(page: dict[str, Any], screen: Screen) -> Iterator[str]:

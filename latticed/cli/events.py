@@ -4,11 +4,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from latticed.cli.render import Screen, clock_time, day, short, took, value
+from latticed.cli.render import Screen, block, clock_time, day, short, took, value
 from latticed.cli.session import Session
 
 TYPE_COLUMN = 18
 """Columns for an event's type; only a few rare ones are longer."""
+INDENT = " " * 14
+"""What lines that belong to an event begin with: as much as its time takes."""
 
 Data = dict[str, Any]
 
@@ -109,6 +111,40 @@ def _usage(data: Data) -> str:
     )  # fmt: skip
 
 
+def _retry(data: Data) -> str:
+    retry = data.get("retry")
+    return f"retry {retry}" if isinstance(retry, int) and retry > 0 else ""
+
+
+def _role(data: Data) -> str:
+    return _parts(short(data.get("role", "?")), data.get("status", ""), _retry(data), short(data.get("reason") or ""))
+
+
+def _handoff(data: Data) -> str:
+    way = f"{short(data.get('source', '?'))} → {short(data.get('target', '?'))}"
+    return _parts(way, _retry(data), short(data.get("reason") or "", 200))
+
+
+def _review(data: Data) -> str:
+    confidence = data.get("confidence")
+    return _parts(
+        short(data.get("outcome", "")),
+        short(data.get("reason") or "", 200),
+        short(data.get("notes") or "", 200),
+        f"by {short(data['by'])}" if data.get("by") else "",
+        f"confidence {confidence:g}" if isinstance(confidence, int | float) else "",
+    )
+
+
+def _plan(data: Data) -> str:
+    return _parts(f"{len(_steps(data))} steps", f"by {short(data['source'])}" if data.get("source") else "")
+
+
+def _steps(data: Data) -> list[Any]:
+    steps = data.get("steps")
+    return steps if isinstance(steps, list) else []
+
+
 def _any(data: Data) -> str:
     """Whatever an event brings, as far as it fits on a line."""
     return "  ".join(
@@ -132,6 +168,16 @@ _TOLD: dict[str, Callable[[Data], str]] = {
     "usage": _usage,
     "cancel.escalated": _escalated,
     "approval.requested": _asked,
+    "role.started": _role,
+    "role.finished": _role,
+    "plan.made": _plan,
+    "plan.reviewed": _review,
+    "review.requested": _role,
+    "review.approved": _review,
+    "review.rejected": _review,
+    "review.failed": _review,
+    "retry.requested": _handoff,
+    **{f"handoff.{status}": _handoff for status in ("created", "accepted", "running", "completed")},
 }
 """How the events that people look at most are told; any other shows its data."""
 
@@ -161,6 +207,18 @@ def event_lines(events: Iterable[Data], screen: Screen) -> Iterator[str]:
             yield f"-- {today} --"
         last_day = today
         yield event_line(event, screen)
+        for line in _more(event["type"], event["data"]):
+            yield INDENT + line
+
+
+def _more(kind: str, data: Data) -> Iterator[str]:
+    """What of an event does not fit on its line, and must be seen whole: a plan, and what a person is asked."""
+    if kind == "plan.made":
+        for step in _steps(data):
+            if isinstance(step, dict):
+                yield f"{short(step.get('index', '?'))}. {short(step.get('description', ''), 200)}"
+    elif kind == "approval.requested" and short(prompt := str(data.get("prompt", ""))) != prompt:
+        yield from block(prompt)
 
 
 def follow(session: Session, run_id: str, after: int | None = None) -> None:

@@ -135,7 +135,8 @@ def _wait(session: Session, answer: dict[str, Any], seconds: float) -> None:
     session.show({**answer, "run": waited}, lambda document, screen: ending_lines(document["run"], screen))
     if waited["status"] == Status.AWAITING_APPROVAL:
         for approval in (waited["pause"] or {}).get("approval_ids", []):
-            session.note(f"it asks a person; answer with: {session.command(f'approvals answer {approval} approve')}")
+            session.note(f"it asks a person; see what, with: {session.command(f'approvals show {approval}')}")
+            session.note(f"answer with: {session.command(f'approvals answer {approval} approve')}")
     elif waited["status"] not in TERMINAL:
         session.note(f"{run_id} goes on; look at it with: {session.command(f'runs show {run_id}')}")
     raise typer.Exit(exit_code(waited))

@@ -267,6 +267,16 @@ class Client(PeopleVerbs, HookVerbs):
         """A page of questions to people, newest first."""
         return self._get("approvals", status=status, lane=lane, limit=limit, cursor=cursor)
 
+    def every_approval(self) -> Iterator[Document]:
+        """All questions to people, newest first, page by page."""
+        cursor: str | None = None
+        while True:
+            page = self.list_approvals(limit=PAGE, cursor=cursor)
+            yield from page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
     def answer(
         self, approval_id: str, decision: str, *, data: Mapping[str, Any] | None = None, comment: str | None = None
     ) -> Document:

@@ -1,13 +1,16 @@
 """The tables of what works on a model: `[models.NAME]`, `[tools.NAME]`, and what their agents have in common."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from latticed.config.agents import AgentBase, unknown_role
 from latticed.config.fields import Bytes, Name, Seconds, SecondsOrZero, Table
 from latticed.models.fields import STEP_ROLES, Absolute
+from latticed.models.fields import Name as Lane
 from latticed.models.runs import Submission
 
 Dotted = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
@@ -64,6 +67,10 @@ class ToolBase(Table):
     description: str = ""
     timeout_seconds: Seconds | None = None
 
+    def about(self) -> str:
+        """What it is, for a model and for who looks at an agent, as far as its table tells."""
+        return self.description
+
 
 class FunctionToolConfig(ToolBase):
     """A Python function; its signature and docstring tell the model what it takes."""
@@ -86,6 +93,13 @@ class McpToolConfig(ToolBase):
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,32}$")] = ""
     start_seconds: Seconds = 30.0
 
+    def about(self) -> str:
+        """As ToolBase.about; of a program and an address no more than their name, since both may hold secrets."""
+        if self.description:
+            return self.description
+        where = f"at {urlsplit(self.url).hostname}" if self.url else f"started by {Path((self.argv or [''])[0]).name}"
+        return f"The tools of an MCP server {where}."
+
     def references(self) -> list[str]:
         """The secrets that it needs."""
         words = [word for value in self.headers.values() for word in value.split(" ")]
@@ -95,6 +109,7 @@ class McpToolConfig(ToolBase):
     def _one_transport(self) -> Self:
         if (self.argv is None) == (self.url is None):
             raise ValueError("an MCP server has either argv, a program to start, or url, an address")
+        urlsplit(self.url or "")  # Raises for what is none.
         return self
 
 
@@ -103,6 +118,11 @@ class RunToolConfig(ToolBase):
 
     use: Literal["agent", "workflow"]
     target: Annotated[str, Field(min_length=1, max_length=200)]
+
+    def about(self) -> str:
+        """As ToolBase.about."""
+        ours = f"Runs the {self.use} {self.target} and gives its output; say what it is to do by the goal."
+        return self.description or ours
 
 
 class CommandToolConfig(ToolBase):
@@ -114,6 +134,15 @@ class CommandToolConfig(ToolBase):
     cwd: Absolute | None = None
     env: list[Variable] = ["PATH", "HOME", "LANG", "LC_ALL", "TZ"]
     output_bytes: Bytes = 65_536
+
+    @property
+    def allowed(self) -> str:
+        """The list, for people and models."""
+        return "; ".join(" ".join([*words, "…"]) for words in self.allow)
+
+    def about(self) -> str:
+        """As ToolBase.about."""
+        return self.description or f"Runs programs: {self.allowed}"
 
 
 ToolConfig = Annotated[
@@ -134,7 +163,7 @@ class ModelledBase(AgentBase):
     model: Annotated[str, Field(min_length=1)] | None = None
     tools: list[Name] = []
     policy: Policy = {}
-    lanes: list[Name] = []
+    lanes: list[Lane] = []
     approval_seconds: Seconds | None = None
     tool_seconds: SecondsOrZero = 600.0
     simulation: list[str | ScriptedCall] = []

@@ -1,5 +1,6 @@
 """What a run waits for: a time, a signal, a person."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from latticed.engine.outcomes import DETAIL_LIMIT, clean, describe, to_json
 from latticed.engine.waiting import Wait
 from latticed.errors import ApprovalExpired, Denied, Misuse, RunError, SignalTimeout
 from latticed.failpoints import hit
+from latticed.models.fields import NAME_PATTERN
 from latticed.models.records import ApprovalRequest, StepRecord, event
 from latticed.schemas import Schema
 
@@ -118,8 +120,8 @@ class Pauses:
         if not isinstance(prompt, str):
             raise Misuse("ctx.ask needs a prompt, which is a text")
         to_json(subject, DETAIL_LIMIT, "ctx.ask's subject")
-        if not isinstance(lanes, list | tuple | None) or not all(isinstance(lane, str) for lane in lanes or ()):
-            raise Misuse("ctx.ask's lanes are a list of texts")
+        if not isinstance(lanes, list | tuple | None) or not all(map(_is_lane, lanes or ())):
+            raise Misuse("ctx.ask's lanes are a list of names, such as a token may have")
         expires = None if expires_seconds is None else micros(expires_seconds, "ctx.ask's expires_seconds")
         await entry.admit()
         with entry.asking("ask", "ask") as asked:
@@ -175,6 +177,10 @@ class Pauses:
             entry.check()
             if seen == entry.waits.delivered:
                 await entry.wait(Wait(now, fact=f"approval:{approval_id}"))
+
+
+def _is_lane(lane: Any) -> bool:
+    return isinstance(lane, str) and re.fullmatch(NAME_PATTERN, lane) is not None
 
 
 def coded(code: str, message: str) -> RunError:

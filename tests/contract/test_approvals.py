@@ -149,7 +149,8 @@ def test_an_answer_must_fit_its_schema(quick: Daemon) -> None:
 
 
 @pytest.mark.parametrize(
-    "inputs", [{"schema": {"type": 5}}, {"lanes": "legal"}, {"lanes": [1]}, {"expires_seconds": -1}]
+    "inputs",
+    [{"schema": {"type": 5}}, {"lanes": "legal"}, {"lanes": [1]}, {"lanes": ["a b"]}, {"expires_seconds": -1}],
 )
 def test_a_question_that_is_none_is_misuse(quick: Daemon, inputs: dict[str, Any]) -> None:
     assert ended(quick, "curious", "failed", inputs=inputs)["error"]["code"] == "misuse"

@@ -27,6 +27,7 @@ def settings(endpoint: Endpoint, **more: Any) -> dict[str, Any]:
         "occupied": {"use": "function", "function": "agents_on_models:occupied"},
         "echo_run": {"use": "agent", "target": "echo", "description": "Runs a child."},
         "failing_run": {"use": "agent", "target": "failer"},
+        "endless_run": {"use": "agent", "target": "asker", "timeout_seconds": 0.5},
         "programs": {"use": "command", "allow": [["echo"], ["sleep"], ["sh", "-c", "exit 3"]]},
         "served": {
             "use": "mcp",
@@ -52,11 +53,12 @@ def settings(endpoint: Endpoint, **more: Any) -> dict[str, Any]:
             "armed": {
                 **READY,
                 "agent": "agents_on_models:bare",
-                "tools": ["weather", "echo_run", "failing_run", "programs"],
+                "tools": ["weather", "echo_run", "failing_run", "endless_run", "programs"],
             },
             "busy": {**READY, "agent": "agents_on_models:bare", "tools": ["occupied"]},
             "staged": {**READY, "simulation": [{"tool": "add", "args": {"a": 2, "b": 2}}, "four"]},
             "wary": {**READY, "policy": {"plain_*": "deny", "add": "ask"}, "approval_seconds": 3600.0},
+            "asks_all": {**READY, "policy": {"*": "ask"}},
             "nowhere": {**READY, "model": "nowhere"},
             "keyless": {**READY, "model": "groq:llama"},
             "hooked": READY,

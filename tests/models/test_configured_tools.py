@@ -28,6 +28,14 @@ def test_a_child_that_fails_is_told_to_the_model(modelled: Daemon, endpoint: End
     assert "ended failed" in endpoint.told("bad-child")[0]
 
 
+def test_a_child_has_as_long_as_its_tool(modelled: Daemon, endpoint: Endpoint) -> None:
+    run = modelled.run("armed", endpoint.script("late-child", Call("endless_run", goal="x"), Say("too late")))
+    assert (run["status"], run["output"]) == ("ok", "too late")
+    assert "ended failed" in endpoint.told("late-child")[0]
+    (child,) = modelled.client.get(modelled.path("runs"), params={"parent": run["id"]}).json()["items"]
+    assert (child["status"], child["error"]["code"]) == ("failed", "deadline_exceeded")
+
+
 def test_an_allowed_program(modelled: Daemon, endpoint: Endpoint) -> None:
     call = Call.several(
         ("programs", {"argv": ["echo", "a b", "$HOME"]}), ("programs", {"argv": ["sh", "-c", "exit 3"]})
@@ -62,6 +70,11 @@ def test_agents_say_what_they_can_do_and_what_they_lack(modelled: Daemon) -> Non
     assert (armed["use"], armed["model"], armed["available"]) == ("pydantic-ai", "local", True)
     assert armed["modes"] == ["live", "simulation"]
     assert {"name": "weather", "use": "function", "description": "The weather in a city."} in armed["tools"]
+    own = {tool["name"]: tool for tool in agents["helper"]["tools"]}
+    assert own["drop"] == {"name": "drop", "use": "function", "description": "Drops a table."}
+    about = {tool["name"]: tool["description"] for tool in armed["tools"]}
+    assert about["programs"] == "Runs programs: echo …; sleep …; sh -c exit 3 …"
+    assert about["failing_run"].startswith("Runs the agent failer")
     bare = agents["bare"]
     assert (bare["available"], bare["modes"]) == (False, ["simulation"])
     assert "agents.bare.model" in bare["missing"]

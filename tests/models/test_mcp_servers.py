@@ -1,9 +1,11 @@
 """Tools of MCP servers, by both transports: started for a run or for all, watched, ended."""
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -11,8 +13,8 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT, Daemon, wait_until
-from tests.endpoint import Call, Endpoint, Gate, Say
-from tests.models.conftest import MCP, READY, Ledger, living
+from tests.endpoint import Asked, Call, Endpoint, Gate, Say
+from tests.models.conftest import MCP, READY, Ledger, living, settings
 
 ENV = ["PATH", "PYTHONPATH", "LEDGER"]
 RUDE = [sys.executable, str(ROOT / "tests" / "rude_server.py")]
@@ -99,13 +101,15 @@ def served(
             "lost": {"use": "mcp", "argv": MCP, "cwd": "/no/such/folder"},
             "listless": {"use": "mcp", "argv": [*RUDE, "listless"], "start_seconds": 1.0},
             "rude": {"use": "mcp", "argv": RUDE},
+            "slow": {"use": "mcp", "argv": RUDE, "timeout_seconds": 0.5},
             "moody": {"use": "mcp", "url": moody.url, "shared": True},
         },
         "agents": {
             "own": {**agent, "tools": ["own"]},
             "common": {**agent, "tools": ["common"]},
             "web": {**agent, "tools": ["web"], "policy": {"broken": "deny"}},
-            **{name: {**agent, "tools": [name]} for name in (*(name for name, _ in FAIL), "rude", "moody")},
+            "piped": {"use": "pipeline", "model": "local", "tools": ["own"], "default_roles": ["executor"]},
+            **{name: {**agent, "tools": [name]} for name in (*(name for name, _ in FAIL), "rude", "slow", "moody")},
         },
     }
     with living(endpoint, tmp_path_factory.mktemp("served"), **more) as one:
@@ -148,9 +152,28 @@ def test_it_ends_with_the_run(served: Daemon, endpoint: Endpoint, done: Ledger) 
     gate.open()
 
 
+def test_a_pipeline_has_one_for_all_its_steps(served: Daemon, endpoint: Endpoint, done: Ledger) -> None:
+    def shout_then_speak(asked: Asked) -> Call | Say:
+        answered = any(message["role"] == "tool" for message in asked.body["messages"])
+        return Say("done") if answered else Call("my_shout", text="step")
+
+    goal = endpoint.script("piped", shout_then_speak)
+    run = served.run("piped", goal, inputs={"steps": [f"{goal} {number}" for number in range(3)]})
+    assert run["status"] == "ok", run["error"]
+    assert len(done.lines("shout")) == 3
+    (pid,) = {int(line.split()[-1]) for line in done.lines("begin")}
+    wait_until(lambda: not _alive(pid))
+
+
 def test_it_gets_what_it_is_given_and_no_more(served: Daemon, endpoint: Endpoint) -> None:
     served.run("own", endpoint.script("env", Call("my_secret"), Call("my_variables"), Say("ok")))
     assert endpoint.told("env") == ["well kept", "KEPT LATTICED_RUN_ID LEDGER PATH PYTHONPATH"]
+
+
+def test_it_is_told_whose_tools_an_agent_has(served: Daemon, http_tools: str) -> None:
+    agents = {item["name"]: item for item in served.client.get(served.path("agents")).json()["items"]}
+    assert agents["dying"]["tools"][0]["description"] == "The tools of an MCP server started by sh."
+    assert agents["web"]["tools"][0]["description"] == "The tools of an MCP server at 127.0.0.1."
 
 
 def test_a_tool_that_fails_there_is_told_to_the_model(served: Daemon, endpoint: Endpoint) -> None:
@@ -181,6 +204,32 @@ def test_a_shared_server_is_started_once_for_all_runs(served: Daemon, endpoint: 
     assert len({line.split()[-1] for line in done.lines("shout")}) == 2
 
 
+def test_a_shared_server_that_a_reload_has_replaced_ends_with_the_last_run_that_uses_it(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    def tables(prefix: str) -> dict[str, Any]:
+        common = {"use": "mcp", "argv": MCP, "env": ENV, "shared": True, "prefix": prefix}
+        agent = {**READY, "agent": "agents_on_models:bare", "tools": ["common"]}
+        return {"tools": {"common": common}, "agents": {"common": agent}}
+
+    with living(endpoint, tmp_path, **tables("")) as one:
+        done = Ledger(one.home)
+        gate = Gate()
+        last = Say("one two", pieces=2, gate=gate, held_at=1)
+        run = one.post_run("common", endpoint.script("replaced", Call("shout", text="a"), last))
+        assert gate.reached.wait(20)
+        (old,) = {int(line.split()[-1]) for line in done.lines("begin")}
+        one.configure(settings(endpoint, **tables("new_")))
+        one.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "reloaded" in one.log)
+        assert one.run("common", endpoint.script("new", Call("new_shout", text="b"), Say("ok")))["status"] == "ok"
+        assert endpoint.told("new") == ["B"]
+        assert _alive(old)
+        gate.open()
+        assert one.wait(run["id"])["status"] == "ok"
+        wait_until(lambda: not _alive(old))
+
+
 def test_a_server_by_streamable_http(served: Daemon, endpoint: Endpoint) -> None:
     goal = endpoint.script("web", Call.several(("shout", {"text": "a"}), ("broken", {})), Say("ok"))
     run = served.run("web", goal)
@@ -208,6 +257,20 @@ def test_what_a_server_refuses_is_told_to_the_model_as_often_as_it_does(served: 
     assert [json.loads(each) for each in told[:3]] == [{"error": "not like this"}] * 3
     assert "CallToolResult" in told[3]
     assert told[4] == "polite"
+
+
+def test_what_the_library_has_to_say_is_in_the_log(served: Daemon, endpoint: Endpoint) -> None:
+    served.run("rude", endpoint.script("pages", Call("echo"), Say("ok")))
+    assert any("duplicate pagination cursor" in line["event"] for line in served.log_lines)
+    assert all(line.startswith("{") for line in served.log.splitlines())
+
+
+def test_a_tool_is_given_up_when_its_time_is_over(served: Daemon, endpoint: Endpoint) -> None:
+    run = served.run("slow", endpoint.script("ponder", Call("ponder"), Call("echo"), Say("ok")))
+    assert run["status"] == "ok", run["error"]
+    told = endpoint.told("ponder")
+    assert "took longer than 0.5 s" in told[0]
+    assert told[1] == "polite"
 
 
 def test_a_server_that_writes_without_end_is_told_to_the_model(served: Daemon, endpoint: Endpoint) -> None:

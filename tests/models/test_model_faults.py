@@ -199,6 +199,12 @@ def test_a_tool_that_raises_is_told_to_the_model(modelled: Daemon, endpoint: End
     assert "no bread today" in returned["data"]["error"]
 
 
+def test_a_tool_that_wants_to_end_the_program_is_told_to_the_model(modelled: Daemon, endpoint: Endpoint) -> None:
+    run = modelled.run("helper", endpoint.script("leaves", Call("leaves", code=3), Say("It left.")))
+    assert (run["status"], run["output"]) == ("ok", "It left."), run["error"]
+    assert "SystemExit: 3" in endpoint.told("leaves")[0]
+
+
 def test_a_tool_that_hangs_is_given_up(modelled: Daemon, endpoint: Endpoint) -> None:
     run = modelled.run("hasty", endpoint.script("hangs", Call("hangs"), Say("Too slow.")))
     assert run["status"] == "ok"

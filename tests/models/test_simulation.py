@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Daemon
 from tests.endpoint import Endpoint
 from tests.models.conftest import environment, settings
@@ -53,18 +55,20 @@ def test_an_agent_without_a_model_is_not_simulated(modelled: Daemon) -> None:
     assert "no model to simulate" in refusal(modelled, "echo", mode="simulation")
 
 
+@pytest.mark.parametrize("package", ["pydantic_ai", "openai"])
 def test_what_is_not_installed_is_named(
-    daemon: Callable[..., Daemon], endpoint: Endpoint, tmp_path: Path
+    daemon: Callable[..., Daemon], endpoint: Endpoint, tmp_path: Path, package: str
 ) -> None:  # fmt: skip
     (tmp_path / "without").mkdir()
-    (tmp_path / "without" / "sitecustomize.py").write_text("import sys\nsys.modules['pydantic_ai'] = None\n")
+    (tmp_path / "without" / "sitecustomize.py").write_text(f"import sys\nsys.modules[{package!r}] = None\n")
     without = daemon(config=settings(endpoint), env=environment(tmp_path), start=False)
     without.env["PYTHONPATH"] = f"{tmp_path / 'without'}:{without.environment['PYTHONPATH']}"
     without.start()
     items = without.client.get(without.path("agents")).json()["items"]
     helper = next(item for item in items if item["name"] == "helper")
-    assert (helper["available"], helper["missing"]) == (False, "pip install 'latticed[agents]'")
+    assert (helper["available"], helper["missing"]) == (False, "the extra agents: pip install 'latticed[agents]'")
     assert helper["modes"] == []
-    assert "pip install 'latticed[agents]'" in refusal(without, "helper")
+    lacks = "agent 'helper' cannot run: it lacks the extra agents: pip install 'latticed[agents]'"
+    assert lacks in refusal(without, "helper")
     assert "pip install 'latticed[agents]'" in refusal(without, "helper", mode="simulation")
     assert without.run("echo", "hello")["status"] == "ok"

@@ -55,6 +55,14 @@ def test_a_no_to_a_marked_tool_is_told_to_the_model(modelled: Daemon, endpoint: 
     assert ledger.lines("drop keep") == []
 
 
+def test_what_is_too_long_to_ask_about_is_told_to_the_model(modelled: Daemon, endpoint: Endpoint) -> None:
+    goal = endpoint.script("long", Call("hold", name="x" * 70_000), Say("shorter, then"))
+    run = modelled.run("asks_all", goal)
+    assert (run["status"], run["output"]) == ("ok", "shorter, then"), run["error"]
+    assert "too long to ask a person about" in endpoint.told("long")[0]
+    assert modelled.events(run["id"], "approval.requested") == []
+
+
 def test_each_call_has_its_own_question(modelled: Daemon, endpoint: Endpoint, ledger: Ledger) -> None:
     both = Call.several(("add", {"a": 400, "b": 1}), ("add", {"a": 500, "b": 1}))
     run = modelled.post_run("wary", endpoint.script("both", both, Say("one of them")))

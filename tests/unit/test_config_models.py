@@ -76,6 +76,8 @@ HELPER = '[agents.a]\nuse = "pydantic-ai"\nagent = "a:b"\n'
             '[tools.t]\nuse = "mcp"\nargv = ["x"]\ncwd = "srv"',
             "FILE: tools.t.cwd: must be an absolute path, not 'srv'",
         ),
+        ('[tools.t]\nuse = "mcp"\nurl = "http://[::1/mcp"', "FILE: tools.t: "),
+        (HELPER + 'lanes = ["_office"]', "FILE: agents.a.lanes.0: "),
         ('[tools.t]\nuse = "command"\nallow = []', "FILE: tools.t.allow"),
         (HELPER + 'policy = { "a b" = "ask" }', "is no pattern of tools' names"),
         (HELPER + 'policy = { a = "maybe" }', "FILE: agents.a.policy.a: must be 'auto', 'ask' or 'deny'"),

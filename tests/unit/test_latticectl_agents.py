@@ -20,7 +20,7 @@ def test_an_agent_is_shown_with_what_it_can_do_and_lacks(
     server.answers.extend(Answer(200, {"items": [AGENT], "next_cursor": None}) for _ in range(2))
     assert call(["agents", "show", "clerk"]) == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[0] == "clerk  pipeline  cannot run: a model"
+    assert out.splitlines()[0] == "clerk  pipeline  cannot run, lacks a model"
     assert "modes        simulation" in out
     assert "git   command  Versions." in out
     assert call(["agents", "show", "other"]) == 4

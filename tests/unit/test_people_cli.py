@@ -44,7 +44,26 @@ def said(server: Scripted, capsys: pytest.CaptureFixture[str]) -> Callable[..., 
     return say
 
 
+ASKED = {
+    "id": "apr_2", "run_id": "run_1", "node": None, "status": "pending", "schema": None, "lanes": ["office"],
+    "prompt": 'Agent a wants to call the tool send with {\n  "text": "' + "x" * 100 + '\x1b[2J"\n}',
+    "created_at": AT, "expires_at": None, "answered_at": None, "answered_by": None, "answer": None, "comment": None,
+    "subject": {"tool": "send", "args": {}},
+}  # fmt: skip
+
 # --- the command line ------------------------------------------------------------------------------------------------
+
+
+def test_a_question_is_shown_whole(server: Scripted, capsys: pytest.CaptureFixture[str]) -> None:
+    for cursor in ("more", None):
+        server.answers.append(Answer(200, {"items": [{**ASKED, "id": f"apr_{cursor}"}], "next_cursor": cursor}))
+    assert call(["-u", server.url, "-t", "x", "approvals", "show", "apr_None"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == "apr_None  pending"
+    assert "  tool   send" in out
+    assert 'send with {\n  "text": "' + "x" * 100 + "\\x1b[2J" in out
+    server.answers.append(Answer(200, {"items": [], "next_cursor": None}))
+    assert call(["-u", server.url, "-t", "x", "approvals", "show", "apr_3"]) == 4
 
 
 def test_a_token_is_shown(server: Scripted, said: Callable[..., str]) -> None:

@@ -95,6 +95,33 @@ def test_free_text_cannot_command_a_terminal() -> None:
             },
             "usage               a  10 + 5 tokens  in all 20 + 9, 2 requests  $0.0412",
         ),
+        ("role.started", {"simulation": True, "role": "planner", "retry": 0}, "role.started        planner"),
+        (
+            "role.finished",
+            {"role": "executor", "status": "ok", "retry": 1, "reason": "3 of 3\nsteps"},
+            "role.finished       executor  ok  retry 1  3 of 3 steps",
+        ),
+        ("plan.made", {"plan_id": "plan_1", "source": "me", "steps": [{}, {}]}, "plan.made           2 steps  by me"),
+        (
+            "plan.reviewed",
+            {"plan_id": "plan_1", "outcome": "approve", "reason": "good", "notes": "", "by": "rules"},
+            "plan.reviewed       approve  good  by rules",
+        ),
+        (
+            "review.rejected",
+            {"review_id": "rev_1", "outcome": "reject", "reason": "no", "notes": "why", "confidence": 0.75},
+            "review.rejected     reject  no  why  confidence 0.75",
+        ),
+        (
+            "handoff.created",
+            {"handoff_id": "hnd_1", "packet_id": "pkt_1", "source": "planner", "target": "executor", "reason": "go"},
+            "handoff.created     planner → executor  go",
+        ),
+        (
+            "retry.requested",
+            {"source": "reviewer", "target": "executor", "retry": 1, "reason": "again", "notes": "n"},
+            "retry.requested     reviewer → executor  retry 1  again",
+        ),
         ("x.own", {"a": 1, "b": "two", "c": None}, "x.own               a=1  b=two"),
     ],
 )  # fmt: skip
@@ -102,6 +129,27 @@ def test_events_are_told_on_a_line(kind: str, data: dict[str, Any], told: str) -
     line = event_line({"type": kind, "at": at(0), "data": data}, SCREEN)
     assert re.fullmatch(r"\d\d:\d\d:\d\d\.000", line[:12])
     assert line[12:] == f"  {told}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "told"),
+    [
+        (
+            "plan.made",
+            {"steps": [{"index": 1, "description": "look"}, {"index": 2, "description": "d" * 100}]},
+            ["1. look", f"2. {'d' * 100}"],
+        ),
+        ("approval.requested", {"prompt": "may I?", "approval_id": "ap_1"}, []),
+        (
+            "approval.requested",
+            {"prompt": 'call drop with {\n  "table": "\x1b[2J"\n}', "approval_id": "ap_1"},
+            ["call drop with {", '  "table": "\\x1b[2J"', "}"],
+        ),
+    ],
+)  # fmt: skip
+def test_a_plan_and_a_question_are_told_whole(kind: str, data: dict[str, Any], told: list[str]) -> None:
+    lines = list(event_lines([{"type": kind, "at": at(0), "data": data}], SCREEN))
+    assert lines[1:] == [" " * 14 + line for line in told]
 
 
 def test_a_new_day_is_marked() -> None:

@@ -324,7 +324,8 @@ class PipelineAgent:
         """Runs the pipeline, from where its journal ends."""
         pipeline = Pipeline(ctx, self._speaking, goal, inputs)
         try:
-            return await pipeline.run()
+            async with self._speaking.lasting(ctx):
+                return await pipeline.run()
         except Final:
             raise
         except _FATAL:

@@ -1,6 +1,7 @@
 """How a role speaks with its model: its instructions, its settings, its tools, and how its answer is read."""
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 from pydantic_ai import ModelRetry
@@ -34,6 +35,10 @@ class Speaking:
         """The tools that a plan can name. None if that is not known: a server tells its tools only when it is asked."""
         names = self.config.tools_of(EXECUTOR)
         return None if any(tool["use"] == "mcp" for tool in self._bench.tools.describe(names)) else names
+
+    def lasting(self, ctx: Context) -> AbstractAsyncContextManager[None]:
+        """For as long as this lasts, what the run has for its tools stays from one conversation to the next."""
+        return self._bench.tools.lasting(ctx)
 
     async def ask(
         self, ctx: Context, progress: Progress, role: str, prompt: str, *, step: PlanStep | None = None
