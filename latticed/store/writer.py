@@ -1,9 +1,10 @@
 """Group commit: writes that arrive together share one transaction and one fsync.
 
 One thread owns the one writing connection. It takes what is waiting, executes it as one transaction, commits, and
-hands the outcomes back to the event loop in one call. An idle writer begins at once; while it commits the next
-batch gathers, so nobody waits for a timer. If a member fails the batch is rolled back and its members are run one by
-one, so that each caller sees only its own error; if the store itself is away all members are told so at once.
+hands the outcomes back to the event loop in one call. An idle writer begins at once with what a turn of the loop has
+ordered; while it commits the next batch gathers, so nobody waits for a timer. If a member fails the batch is rolled
+back and its members are run one by one, so that each caller sees only its own error; if the store itself is away all
+members are told so at once.
 """
 
 import asyncio
@@ -53,7 +54,9 @@ class Writer:
         self._clock = clock
         self._on_commit = on_commit
         self._observe = observe
-        self._orders: SimpleQueue[_Order | None] = SimpleQueue()
+        self._orders: SimpleQueue[list[_Order] | None] = SimpleQueue()
+        self._gathered: list[_Order] = []
+        """Ordered in this turn of the loop."""
         self._position: int | None = None
         self._gone: set[str] = set()
         self.measured: Callable[[str], bool] | None = None
@@ -67,11 +70,21 @@ class Writer:
     def submit(self, what: Sequence[Change] | Sequence[Birth] | Work) -> "asyncio.Future[Any]":
         """Orders a transaction: changes, births, or work of its own. The outcome comes once it is committed."""
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._orders.put(_Order(what, future))
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(_Order(what, future))
         return future
+
+    def _hand_over(self) -> None:
+        """Gives the thread what one turn of the loop has ordered: one wake-up for all of it, and one batch, where the
+        first of many would else be committed alone while the others wait."""
+        if self._gathered:
+            self._orders.put(self._gathered)
+            self._gathered = []
 
     async def close(self) -> None:
         """Commits what is ordered and ends the thread."""
+        self._hand_over()
         self._orders.put(None)
         await asyncio.to_thread(self._thread.join)
 
@@ -85,7 +98,7 @@ class Writer:
                 if order is None:
                     closing = True
                     break
-                orders.append(order)
+                orders.extend(order)
                 if len(orders) >= BATCH_LIMIT:
                     break
                 try:
