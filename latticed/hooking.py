@@ -116,6 +116,8 @@ class Hooking(ABC):
         given = {**old.table.model_dump(), "name": old.name, **patch.changes}
         if (given["point"] in CHANGEABLE) is not old.judges:
             given["on_error"] = patch.on_error  # What held where it only was told is no word about where it judges.
+        if given["point"] != "on_event" and patch.events is None:
+            given["events"] = []
         try:
             request = HookRequest.model_validate(given)
         except ValidationError as error:
