@@ -269,7 +269,7 @@ class Hooking(ABC):
             "enabled": table.enabled,
             "timeout_seconds": table.timeout_seconds,
             "on_error": table.on_error,
-            "url": table.url if isinstance(table, WebhookHook) else None,
+            "url": hook.url,
             "secret": table.secret if isinstance(table, WebhookHook) else None,
             "function": table.function if isinstance(table, PythonHook) else None,
             "argv": table.argv if isinstance(table, CommandHook) else None,

@@ -140,6 +140,11 @@ class HookSpec:
         return self.table.use
 
     @property
+    def url(self) -> str | None:
+        """Where a webhook leads; None of the other sorts."""
+        return self.table.url if isinstance(self.table, WebhookHook) else None
+
+    @property
     def judges(self) -> bool:
         """Whether its answer counts: a hook after the fact can neither block nor change anything."""
         return self.table.point in CHANGEABLE
