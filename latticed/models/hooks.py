@@ -238,7 +238,7 @@ class Answer:
 
     @classmethod
     def read(cls, body: bytes, output: str = "") -> "Answer":
-        """From text: a program's stdout, or the body of a receiver's answer; blank is nothing.
+        """From text: a program's stdout, or the body of a receiver's answer; blank is nothing, as is null.
 
         Raises:
             HookFailed: it is not JSON, or as for `of`.
@@ -249,7 +249,7 @@ class Answer:
             value = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise HookFailed(f"its answer is not JSON: {error}", output) from None
-        if not isinstance(value, dict):
+        if value is not None and not isinstance(value, dict):
             raise HookFailed("its answer is not a JSON object", output)
         return cls.of(value, output)
 
