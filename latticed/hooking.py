@@ -115,6 +115,8 @@ class Hooking(ABC):
         given = {**old.table.model_dump(), "name": old.name, **patch.changes}
         if (given["point"] in CHANGEABLE) is not old.judges:
             given["on_error"] = patch.on_error  # What held where it only was told is no word about where it judges.
+        if given["point"] != "on_event" and patch.events is None:
+            given["events"] = []
         try:
             request = HookRequest.model_validate(given)
         except ValidationError as error:
@@ -268,7 +270,7 @@ class Hooking(ABC):
             "enabled": table.enabled,
             "timeout_seconds": table.timeout_seconds,
             "on_error": table.on_error,
-            "url": table.url if isinstance(table, WebhookHook) else None,
+            "url": hook.url,
             "secret": table.secret if isinstance(table, WebhookHook) else None,
             "function": table.function if isinstance(table, PythonHook) else None,
             "argv": table.argv if isinstance(table, CommandHook) else None,

@@ -20,7 +20,7 @@ from latticed.errors import Unavailable
 from latticed.failpoints import hit
 from latticed.models import hooks as model
 from latticed.models.deliveries import DAY_SECONDS, RETRY_SECONDS, Due, Sent, Undelivered
-from latticed.models.hooks import HookFailed, HookSpec, Occasion, WebhookHook
+from latticed.models.hooks import HookFailed, HookSpec, Occasion
 from latticed.models.records import Commit
 from latticed.outbox import Outbox
 from latticed.ports import Hooks
@@ -166,7 +166,8 @@ class Addressee:
         self._courier = courier
         self._taken: set[str] = set()
         """What was read and is not recorded yet."""
-        self._held_until, self._held_url = 0, ""
+        self._held_until: int = 0
+        self._held_url: str | None = None
         """The receiver at that address wants to be left alone until then."""
         self._slots: asyncio.Semaphore | None = None
         self.task = asyncio.get_running_loop().create_task(self._run(), name=f"Addressee {key}")
@@ -251,7 +252,7 @@ class Addressee:
                 self.free(due.id)
 
     def _is_held(self, hook: HookSpec, now: int) -> bool:
-        return now < self._held_until and isinstance(hook.table, WebhookHook) and hook.table.url == self._held_url
+        return now < self._held_until and hook.url == self._held_url
 
     async def _send(self, hook: HookSpec, due: Due) -> Sent:
         clock = self._courier.clock
@@ -265,6 +266,14 @@ class Addressee:
         began = clock.monotonic()
         answer = await Asked(self._courier.hooks, hook, orjson.dumps(told), occasion).answer()
         duration = round((clock.monotonic() - began) * 1000, 3)
+        if (
+            isinstance(answer, Undelivered)
+            and (now := self._courier.hooks.index.find(self.key))
+            and now.url != hook.url
+        ):
+            answer = Undelivered(
+                str(answer), answer.output
+            )  # Its last words are none of the receiver that is there now.
         if isinstance(answer, HookFailed):
             status = "timeout" if isinstance(answer, TooLate) else "error"
             return self._outcome(hook, due, status, str(answer), answer.output, duration, answer)
@@ -292,7 +301,7 @@ class Addressee:
     def _again(self, hook: HookSpec, status: str, attempts: int, failure: HookFailed | None) -> float | None:
         """After how many seconds it is tried again; None: it is not. Only what goes over a network is: a hook of this
         machine that fails has been asked, and has answered."""
-        if not isinstance(hook.table, WebhookHook) or status not in ("error", "timeout"):
+        if hook.sort != "webhook" or status not in ("error", "timeout"):
             return None
         asked = 0.0
         if isinstance(failure, Undelivered):
@@ -300,7 +309,7 @@ class Addressee:
                 return None
             if failure.retry_seconds is not None:
                 asked = min(failure.retry_seconds, DAY_SECONDS)
-                self._held_until, self._held_url = self._courier.clock.now() + int(asked * 1e6), hook.table.url
+                self._held_until, self._held_url = self._courier.clock.now() + int(asked * 1e6), hook.url
         pauses = self._courier.retry_seconds
         tried = attempts % (len(pauses) + 1)  # What was dead and is sent again has all the tries before it anew.
         return None if tried == 0 else max(asked, pauses[tried - 1] * (1 + JITTER * random.random()))

@@ -30,6 +30,10 @@ MOST_IDLE = 32
 _TYPES = {"post_run": "latticed.run.finished"}
 _SAME_AGAIN = (301, 302, 307, 308)
 """Redirects that are followed with the same method and body (RFC 9110, 15.4); 303 says that the body was taken."""
+_OVERLOADED = (429, 502, 504)
+"""What says that a receiver has more than it can bear (Standard Webhooks, delivery success and failure)."""
+REST_SECONDS = 1.0
+"""How long such a receiver is left alone if it does not say."""
 _USER_AGENT = f"latticed/{__version__}".encode()
 _HEAD = (
     b"content-type: %b\r\ncontent-length: %d\r\nuser-agent: %b\r\naccept: application/json, */*;q=0.5\r\n"
@@ -141,6 +145,8 @@ class Webhooks:
         output = clip(body[: OUTPUT_CHARS * 4].decode("utf-8", "replace"), OUTPUT_CHARS)
         if not 200 <= status < 300:
             wait = self._retry_after(fields.get(b"retry-after"))
+            if wait is None and status in _OVERLOADED:
+                wait = REST_SECONDS
             raise Undelivered(f"it answered {status}", output, retry_seconds=wait, gone=status == 410)
         if not hook.point.startswith("pre_"):
             return Answer(output=output)

@@ -140,6 +140,11 @@ class HookSpec:
         return self.table.use
 
     @property
+    def url(self) -> str | None:
+        """Where a webhook leads; None of the other sorts."""
+        return self.table.url if isinstance(self.table, WebhookHook) else None
+
+    @property
     def judges(self) -> bool:
         """Whether its answer counts: a hook after the fact can neither block nor change anything."""
         return self.table.point in CHANGEABLE
@@ -233,7 +238,7 @@ class Answer:
 
     @classmethod
     def read(cls, body: bytes, output: str = "") -> "Answer":
-        """From text: a program's stdout, or the body of a receiver's answer; blank is nothing.
+        """From text: a program's stdout, or the body of a receiver's answer; blank is nothing, as is null.
 
         Raises:
             HookFailed: it is not JSON, or as for `of`.
@@ -244,7 +249,7 @@ class Answer:
             value = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise HookFailed(f"its answer is not JSON: {error}", output) from None
-        if not isinstance(value, dict):
+        if value is not None and not isinstance(value, dict):
             raise HookFailed("its answer is not a JSON object", output)
         return cls.of(value, output)
 

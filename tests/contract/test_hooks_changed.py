@@ -53,6 +53,14 @@ def test_one_that_is_to_judge_fails_closed_unless_it_is_said_otherwise(one: Daem
     assert patch(one, "judge", point="pre_run", on_error="ignore")["on_error"] == "ignore"
 
 
+def test_one_that_is_told_of_events_no_more_chooses_none(one: Daemon, receiver: Receiver) -> None:
+    register(one, receiver, "events", point="on_event", events=["run.started"])
+    assert patch(one, "events", order=3)["events"] == ["run.started"]
+    assert patch(one, "events", point="post_run")["events"] == []
+    refused = one.client.patch(one.path("hooks/events"), json={"events": ["run.started"]})
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid")
+
+
 def test_one_whose_secret_is_taken_away_shows_the_key_that_signs_now(one: Daemon, receiver: Receiver) -> None:
     assert register(one, receiver, "echo", secret="secret:notify")["signing_secret"] is None
     key = patch(one, "echo", secret=None)["signing_secret"]

@@ -73,13 +73,14 @@ def test_a_function_that_does_not_come_back_holds_up_no_other(daemon: Make, tmp_
 @pytest.mark.parametrize("mode", ["graceful", "now", "kill"])
 def test_a_cancel_does_not_wait_for_a_hook_that_swallows_it(daemon: Make, mode: str, tmp_path: Path) -> None:
     effects = tmp_path / "effects"
-    one = daemon(config=configuration({"deaf": python("stubborn", "deaf", timeout_seconds=60.0)}))
+    hooks = {"deaf": python("stubborn", "deaf", timeout_seconds=60.0)}
+    one = daemon(config=configuration(hooks, runs={"grace_seconds": 60.0}))
     run_id = one.post_run("deaf", inputs={"effects": str(effects)})["id"]
     wait_until(lambda: lines(effects))
     began = time.monotonic()
     one.stop_run(run_id, mode=mode)
     well_ended(one, run_id)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("point", ["pre_run", "post_run"])

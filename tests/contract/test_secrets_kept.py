@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import ROOT, Daemon, wait_until
 from tests.people import Browser, bearer, made_token, signed_in, trail
+from tests.receiver import ALLOWED, Receiver, plain
 
 Make = Callable[..., Daemon]
 
@@ -38,11 +39,31 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planted]:
     (files / "webhook").write_text("planted-in-a-secret-file\n")
     (credentials / "model").write_text("planted-in-a-credential\n")
     env = {"CREDENTIALS_DIRECTORY": str(credentials), "LATTICED_SECRET_OTHER": "planted-in-the-environment"}
-    one = Daemon(home / "daemon", config={"secrets": {"dir": str(files)}}, env=env)
+    echo = Receiver(lambda request, channel: plain(500, repr(request.headers).encode() + request.body))
+    hook = {"use": "webhook", "point": "post_run", "url": echo.url}
+    hooks = {"file": hook | {"secret": "secret:webhook"}, "credential": hook | {"secret": "secret:model"}}
+    tables = {"secrets": {"dir": str(files)}, "hooks": hooks, "webhooks": {**ALLOWED, "retry_seconds": [0.01]}}
+    one = Daemon(home / "daemon", config=tables, env=env)
     try:
-        yield plant(one.start())
+        planted = plant(one.start())
+        sign(planted, echo)
+        yield planted
     finally:
+        echo.close()
         one.close()
+
+
+def sign(planted: Planted, echo: Receiver) -> None:
+    """Has everything sign that can, for a receiver that gives back whatever it gets."""
+    one, body = planted.one, {"point": "post_run", "url": echo.url}
+    for name, more in (("environment", {"secret": "secret:other"}), ("own", {})):
+        made = one.client.post(one.path("hooks"), json={"name": name, **body, **more}).json()
+    planted.secrets["a key of the daemon's own"] = made["signing_secret"]
+    one.client.patch(one.path("hooks/own"), json={"secret": made["signing_secret"]})
+    one.client.post(one.path("hooks"), json={"name": "wrong", **body, "secret": made["signing_secret"]})
+    run_id = one.run("echo")["id"]
+    path, params = one.path("hooks/deliveries"), {"run": run_id, "status": "dead"}
+    wait_until(lambda: len(one.client.get(path, params=params).json()["items"]) == 4)
 
 
 def plant(one: Daemon) -> Planted:
@@ -93,7 +114,7 @@ def test_nothing_secret_is_in_the_log(planted: Planted) -> None:
 
 
 EVERYWHERE = ["/metrics", "/v1/audit", "/v1/audit?format=jsonl", "/v1/tokens", "/v1/whoami", "/v1/workspaces"]
-HERE = ["runs", "events", "tokens", "audit", "approvals", "agents", "queues"]
+HERE = ["runs", "events", "tokens", "audit", "approvals", "agents", "queues", "hooks", "hooks/deliveries"]
 GETS = [*EVERYWHERE, "/docs", "/openapi.json", *(f"/v1/workspaces/default/{tail}" for tail in HERE)]
 
 

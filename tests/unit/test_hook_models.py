@@ -114,9 +114,9 @@ def test_what_it_may_not(value: Any) -> None:
 
 
 def test_what_a_program_may_print() -> None:
-    assert Answer.read(b" \n", "said") == Answer(output="said")
+    assert Answer.read(b" \n", "said") == Answer.read(b"null\n", "said") == Answer(output="said")
     assert Answer.read(b'{"block": "no"}\n') == Answer(block="no")
-    for body in (b"null", b"[]", b"{", b'"no"', b"\xff", b'{"a": NaN}'):
+    for body in (b"[]", b"{", b'"no"', b"\xff", b'{"a": NaN}'):
         with pytest.raises(HookFailed) as failed:
             Answer.read(body, "said")
         assert failed.value.output == "said"

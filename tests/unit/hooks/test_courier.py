@@ -270,6 +270,20 @@ async def test_what_is_of_no_use_is_not_tried_again(started: Start) -> None:
         assert (sent.status, sent.gone) == ("dead", failure.gone)
 
 
+async def test_the_last_words_of_a_receiver_that_was_replaced_count_for_nothing(started: Start) -> None:
+    store, hooks = MemoryOutbox(), Hooks(NOTIFY)
+
+    def leave(occasion: Occasion) -> Answer:
+        hooks.index = HookIndex([HookSpec("notify", NOTIFY.table.model_copy(update={"url": "https://other.example/"}))])
+        raise Undelivered("it answered 410", gone=True)
+
+    hooks.ask_one = leave
+    store.put(due(1))
+    started(store, hooks)
+    [sent] = await eventually(lambda: store.recorded)
+    assert (sent.status, sent.detail, sent.gone) == ("pending", "it answered 410", False)
+
+
 async def test_the_end_gives_what_is_under_way_a_moment_and_leaves_the_rest(started: Start) -> None:
     store, hooks = MemoryOutbox(), Hooks(NOTIFY, LOCAL)
     answered = asyncio.Event()

@@ -81,12 +81,20 @@ async def test_any_2xx_is_delivered_and_its_beginning_kept(receiver: Make, webho
     assert (await send(webhooks, one.url)).output == ("" if status == 204 else "thank you \ufffd\ufffd")
 
 
-@pytest.mark.parametrize("status", [300, 303, 304, 400, 401, 404, 418, 429, 500, 503, 599])
+@pytest.mark.parametrize("status", [300, 303, 304, 400, 401, 404, 418, 500, 503, 599])
 async def test_anything_else_is_not(receiver: Make, webhooks: Webhooks, status: int) -> None:
     one = receiver(None, plain(status, b"" if status == 304 else b"no"))
     failure = await refused(webhooks, one.url)
     assert str(failure) == f"it answered {status}"
     assert (failure.again, failure.gone, failure.retry_seconds) == (True, False, None)
+
+
+@pytest.mark.parametrize("status", [429, 502, 504])
+async def test_a_receiver_that_has_too_much_is_left_alone_for_a_moment(
+    receiver: Make, webhooks: Webhooks, status: int
+) -> None:
+    for answer, seconds in ((plain(status), 1.0), (plain(status, b"", "Retry-After: 30"), 30.0)):
+        assert (await refused(webhooks, receiver(None, answer).url)).retry_seconds == seconds
 
 
 async def test_gone_is_gone(receiver: Make, webhooks: Webhooks) -> None:
