@@ -152,7 +152,7 @@ class People(ABC):
 
     def _forget_workspace(self, workspace: str) -> None:
         """A workspace is gone: so are its tokens, and all streams that read it."""
-        self._known_workspaces.discard(workspace)
+        self._known_workspaces = self._known_workspaces - {workspace}  # Another set: see `_need_workspace`.
         self._forget(lambda principal: principal.workspace == workspace)
         self._permits.end(lambda permit: permit.workspace == workspace)
 
@@ -188,10 +188,11 @@ class People(ABC):
             raise Unavailable(f"the daemon is stopping and takes no new {what}; try again when it is back")
 
     async def _need_workspace(self, workspace: str) -> None:
-        if workspace not in self._known_workspaces:
+        known = self._known_workspaces
+        if workspace not in known:
             if not await self._store.has_workspace(workspace):
                 raise NotFound("there is no such workspace")
-            self._known_workspaces.add(workspace)
+            known.add(workspace)  # Which is forgotten if it was removed while that was looked up.
 
     def _need_lane(self, principal: Principal, lanes: list[str]) -> None:
         if lanes and principal.lanes is not None and not set(lanes) & set(principal.lanes):

@@ -107,6 +107,8 @@ class HooksSide(EngineSide):
             held = {row[0] for row in _RECORD.execute(t.connection, rows)}
             for s in sent:
                 if s.id in held:
+                    if s.status != "pending":
+                        t.measure(s.due.workspace, d.json(s.detail or None), d.json(s.output or None), rows=0)
                     t.tell_feed(s.due.workspace, s.due.kind, s.due.run_id, event(EVENT, t.now, **s.told))
             gone = {s.due.hook for s in sent if s.gone}
             return [hook for hook in gone if _disable(t, hook)]

@@ -1,19 +1,19 @@
 """What the limits ask of the store: what a workspace takes."""
 
 from collections.abc import Callable
-from typing import Any
 
-from sqlalchemy import ColumnElement, LargeBinary, Select, cast, func, select
+from sqlalchemy import func, select
 
 from latticed import ids
-from latticed.models.limits import ROW_BYTES, Tally
+from latticed.models.limits import Tally
 from latticed.models.records import Once
 from latticed.states import ACTIVE, CLAIMABLE
 from latticed.store import dialects as d
 from latticed.store.engine_side import EngineSide
 from latticed.store.idempotency import lookup, made_by
-from latticed.store.tables import approvals, bodies, events, hook_deliveries, runs, signals, steps, workspaces
+from latticed.store.tables import runs, workspaces
 from latticed.store.transaction import Transaction
+from latticed.store.weighing import EVENT_BYTES, OTHER_BYTES
 
 _RUNS_AT_ONCE = 100
 """How many runs one look weighs; each has its own steps and events."""
@@ -23,29 +23,6 @@ _PAGE = (
     .where(runs.c.workspace == d.parameter("workspace"), runs.c.id > d.parameter("after"))
     .order_by(runs.c.id)
     .limit(_RUNS_AT_ONCE)
-)
-
-
-def _bytes(*texts: Any) -> ColumnElement[int]:
-    """What rows with these texts take."""
-    sizes: ColumnElement[int] = func.count() * ROW_BYTES
-    for text in texts:
-        sizes += func.coalesce(func.sum(func.length(cast(text, LargeBinary))), 0)
-    return sizes
-
-
-def _of(run_id: Any, *texts: Any) -> Select[Any]:
-    return select(_bytes(*texts)).where(run_id.in_(d.id_set()))
-
-
-_EVENTS = _of(events.c.run_id, events.c.data).where(events.c.position <= d.whole("position"))
-_OTHERS = (
-    _of(runs.c.id, runs.c.tags, runs.c.output, runs.c.error),
-    _of(bodies.c.run_id, bodies.c.goal, bodies.c.inputs),
-    _of(steps.c.run_id, steps.c.outcome, steps.c.error).where(steps.c.status.in_(("ok", "failed"))),
-    _of(signals.c.run_id, signals.c.data),
-    _of(approvals.c.run_id, approvals.c.prompt, approvals.c.schema, approvals.c.answer),
-    _of(hook_deliveries.c.run_id, hook_deliveries.c.detail, hook_deliveries.c.output),
 )
 
 
@@ -89,10 +66,10 @@ class LimitsSide(EngineSide):
         behind `after` on; and the last of these, or None at the end."""
         page = [row[0] for row in await self.read(_PAGE, {"workspace": workspace, "after": after})]
         given = {"ids": d.json_list(page)}
-        of_events = (await self.read(_EVENTS, given | {"position": position}))[0][0]
+        of_events = (await self.read(EVENT_BYTES, given | {"position": position}))[0][0]
         of_others = 0
         if whole:
-            for statement in _OTHERS:
+            for statement in OTHER_BYTES:
                 of_others += (await self.read(statement, given))[0][0]
         return of_events, of_others, page[-1] if len(page) == _RUNS_AT_ONCE else None
 

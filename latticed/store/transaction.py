@@ -26,6 +26,7 @@ from latticed.states import ACTIVE, BADLY, CLAIM, OWNED, TERMINAL, WAKE, Move, S
 from latticed.store import deliveries, stories
 from latticed.store import dialects as d
 from latticed.store.tables import approvals, audit, bodies, details, events, one_of, runs, signals, steps
+from latticed.store.weighing import SHOWN_BYTES
 
 ROW = tuple(runs.c[name] for name in RunRow._fields)
 
@@ -221,8 +222,7 @@ class Transaction:
         self.acts += [change.act for _, change in held if change.act is not None]
         for row, change in held:
             if change.shows:
-                values = (row.id, row.workspace, *change.shows.values())
-                _show_statement(tuple(change.shows)).execute(self.connection, [values])
+                self._show(row, change.shows)
         self._keep_beside([(row, change.beside) for row, change in held if change.beside is not None])
         self._follow(held)
 
@@ -243,8 +243,26 @@ class Transaction:
         if any(texts):
             self.measure(workspace, *texts, rows=0)
 
+    def _show(self, row: RunRow, shown: dict[str, Any]) -> None:
+        """What a run shows takes the place of what it has shown before: the difference is what it takes."""
+        measured = self._measured is not None and self._measured(row.workspace)
+        before = self._shown(row.id) if measured else 0
+        _show_statement(tuple(shown)).execute(self.connection, [(row.id, row.workspace, *shown.values())])
+        if measured:
+            self.sizes[row.workspace] = self.sizes.get(row.workspace, 0) + self._shown(row.id) - before
+
+    def _shown(self, run_id: str) -> int:
+        size: int = self.connection.execute(SHOWN_BYTES, {"ids": d.json_list([run_id])}).scalar_one()
+        return size
+
+    def _keep(self, rows: Sequence[DeliveryRow]) -> None:
+        """Writes executions of hooks. The texts of one that is to be sent are counted once they are final."""
+        deliveries.keep(self.connection, rows)
+        for row in rows:
+            self.measure(row.workspace, *(() if row.status == "pending" else (row.detail, row.output)))
+
     def _keep_beside(self, kept: list[tuple[RunRow, Beside]]) -> None:
-        deliveries.keep(self.connection, [delivery for _, beside in kept for delivery in beside.deliveries])
+        self._keep([delivery for _, beside in kept for delivery in beside.deliveries])
         for row, beside in kept:
             if beside.inputs is not None:
                 given = update(bodies).where(bodies.c.run_id == row.id).values(inputs=beside.inputs.decode())
@@ -346,7 +364,7 @@ class Transaction:
             )
             for hook, workspace, run_id, position in what
         ]  # fmt: skip
-        deliveries.keep(self.connection, rows)
+        self._keep(rows)
         self.outbox += [row.hook for row in rows]
 
     def tell_feed(self, workspace: str, kind: str, run_id: str, told: NewEvent) -> None:

@@ -2,7 +2,7 @@
 
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -203,6 +203,26 @@ def test_bytes_are_the_same_counted_as_they_come_and_counted_anew(limited: Daemo
     for name, known in before.items():
         wait_until(lambda name=name, known=known: use(limited, name) == known)
     refused(submit(limited, "quiet"), "event_bytes", 2_000)
+
+
+def test_what_hooks_leave_and_what_a_pipeline_shows_is_counted_as_it_comes(daemon: Callable[..., Daemon]) -> None:
+    hooks = {
+        "asked": {"use": "python", "point": "pre_run", "function": "tests.hooks_for_tests:note"},
+        "told": {"use": "command", "point": "post_run", "argv": ["/bin/echo", "é" * 50]},
+    }
+    agents = {"team": {"use": "pipeline"}, "steps": {"use": "function", "function": "agents_for_tests:steps"}}
+    one = daemon(config={"limits": {"storage_bytes": 10_000_000}, "hooks": hooks, "agents": agents})
+    sent = lambda: one.client.get(one.path("hooks/deliveries"), params={"point": "post_run"}).json()["items"]  # noqa: E731
+    known = 0
+    for target, mode in (("team", "simulation"), ("steps", "live"), ("team", "simulation")):
+        assert submit(one, "default", target, mode=mode).status_code == 202
+        wait_until(lambda: use(one, "default")["active_runs"] == 0)
+        wait_until(lambda: {each["status"] for each in sent()} == {"ok"})
+        assert use(one, "default")["storage_bytes"] > known
+        known = use(one, "default")["storage_bytes"]
+    one.kill()
+    one.start()
+    wait_until(lambda: use(one, "default")["storage_bytes"] == known)
 
 
 def test_limits_of_a_workspace_come_before_those_for_all_and_are_shown(limited: Daemon) -> None:

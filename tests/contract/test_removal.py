@@ -42,6 +42,8 @@ BODIES = {
     "submit_run": {"target": "echo", "goal": "goal"},
     "answer_approval": {"decision": "approve"},
     "create_token": {"role": "viewer"},
+    "create_hook": {"name": "late", "point": "post_run", "url": "https://example.org/late"},
+    "update_hook": {"order": 5},
 }
 
 

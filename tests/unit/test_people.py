@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from latticed.api.attempts import BURST, SECONDS_EACH, Attempts
-from latticed.errors import Busy, LatticedError, Unavailable
+from latticed.errors import Busy, LatticedError, NotFound, Unavailable
 from latticed.models.audit import Act
 from latticed.models.people import Principal
 from latticed.notes import MOST_ROWS, ROW_SECONDS, USED_MICROSECONDS, Notes, Refusal
@@ -48,6 +48,7 @@ class Ledger:
         self.away: LatticedError | None = None
         self.acts: list[Act] = []
         self.used: list[dict[str, int]] = []
+        self.workspaces = {"there"}
 
     async def find_token(self, key: str) -> Principal | None:
         self.asked.append(key)
@@ -58,7 +59,10 @@ class Ledger:
     find_session = find_token
 
     async def has_workspace(self, name: str) -> bool:
-        return name == "there"
+        self.asked.append(name)
+        found = name in self.workspaces
+        await self.gate.wait()
+        return found
 
     async def note(self, acts: Sequence[Act], used: Mapping[str, int]) -> None:
         if self.away is not None:
@@ -118,6 +122,20 @@ async def test_what_was_read_before_a_revocation_is_not_remembered_after_it() ->
     door.forget(token_id("tok_ada"))
     ledger.gate.set()
     assert await asking is None
+
+
+async def test_a_workspace_that_is_removed_while_it_is_looked_for_is_not_remembered() -> None:
+    ledger = Ledger()
+    door = Door(ledger, Hands())
+    ledger.gate.clear()
+    asking = asyncio.create_task(door._need_workspace("there"))
+    await eventually(lambda: bool(ledger.asked))
+    ledger.workspaces.clear()
+    door._forget_workspace("there")
+    ledger.gate.set()
+    await asking
+    with pytest.raises(NotFound):
+        await door._need_workspace("there")
 
 
 async def test_an_expired_token_is_nobodys() -> None:
