@@ -306,3 +306,23 @@ async def test_the_end_gives_what_is_under_way_a_moment_and_leaves_the_rest(star
     assert [sent.id for sent in store.recorded] == ["dlv_1"]
     assert set(store.waiting) == {"dlv_2", "dlv_3"}
     assert hooks.asked == ["dlv_1", "dlv_2"]
+
+
+async def test_the_end_waits_for_what_is_being_recorded(started: Start) -> None:
+    class Slow(MemoryOutbox):
+        written = asyncio.Event()
+
+        async def record_sent(self, sent: Sequence[Sent]) -> list[str]:
+            self.looks = -1
+            await self.written.wait()
+            return await super().record_sent(sent)
+
+    store = Slow()
+    store.put(due(1))
+    courier = started(store, Hooks(NOTIFY))
+    await eventually(lambda: store.looks == -1)
+    ending = asyncio.create_task(courier.finish(30))
+    await eventually(lambda: courier.pausing and not any(a.under_way for a in courier._addressees.values()))
+    store.written.set()
+    await ending
+    assert [sent.id for sent in store.recorded] == ["dlv_1"]
