@@ -32,6 +32,7 @@ from latticed.engine.retrying import backoff_seconds
 from latticed.errors import Final, OutcomeTooLarge, RunError, StepFailed
 from latticed.failpoints import hit
 from latticed.models.records import NewEvent, event
+from latticed.models.redactor import Redactor
 
 JOIN_SECONDS = 0.08
 """How long text is joined before it is told; with the time that the disk takes, a reader is not 100 ms behind."""
@@ -150,7 +151,7 @@ class Requests:
                         break
                 return stream.get()
         finally:
-            told.flush()
+            told.end()
 
     async def _until_cut(self, request: Coroutine[Any, Any, ModelResponse], seconds: float) -> ModelResponse:
         """The request, cut at once by a cancel, of any mode: half a reply is worth nothing, and goes on costing."""
@@ -208,6 +209,7 @@ class _Text:
         self._parts: list[str] = []
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._redactor = Redactor()
 
     def add(self, text: str) -> None:
         """A piece more."""
@@ -221,11 +223,21 @@ class _Text:
             self._timer = asyncio.get_running_loop().call_later(self._seconds, self.flush)
 
     def flush(self) -> None:
-        """Tells what there is."""
+        """Tells what there is, but for what may be a secret."""
+        self._tell(self._redactor.feed(self._take()))
+
+    def end(self) -> None:
+        """Tells the rest: there is no more."""
+        self._tell(self._redactor.feed(self._take()) + self._redactor.end())
+
+    def _take(self) -> str:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         text, self._parts, self._size = "".join(self._parts), [], 0
+        return text
+
+    def _tell(self, text: str) -> None:
         clean = text.encode("utf-8", "replace").decode("utf-8")
         for start in range(0, len(clean), TEXT_LIMIT):
             self._say(event("text.delta", self._now(), text=clean[start : start + TEXT_LIMIT], **self._fields))

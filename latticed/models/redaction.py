@@ -19,9 +19,14 @@ _SEPARATORS = re.compile(r"[-_ ]")
 _TEXT_LIMIT = 1 << 20
 
 
+def plain_key(key: str) -> str:
+    """A name as SECRET_KEYS has it."""
+    return _SEPARATORS.sub("", key).casefold()
+
+
 def is_secret(key: str) -> bool:
     """Whether the value under this key is kept back."""
-    return _SEPARATORS.sub("", key).casefold() in SECRET_KEYS
+    return plain_key(key) in SECRET_KEYS
 
 
 def redact(value: Any) -> Any:

@@ -26,7 +26,7 @@ from latticed.agents.pipeline.packets import Brief, cut, make_packet
 from latticed.agents.pipeline.progress import Progress
 from latticed.agents.pipeline.speaking import Speaking
 from latticed.engine.context import Context
-from latticed.engine.marks import Mark, mark
+from latticed.engine.marks import Mark, mark, upcoming
 from latticed.engine.outcomes import Finished, code_of, describe
 from latticed.errors import Final, JournalConflict, Misuse, RunError, StepInterrupted
 from latticed.failpoints import hit
@@ -122,14 +122,19 @@ class Pipeline:
         try:
             ended, said = await self._workers.get(role, partial(self._do, role))()
             return ended, said, None
-        except _FATAL:
-            raise
         except Exception as error:
+            self._need_to_be_its_own(error)
             if not isinstance(error, RunError):
                 log.warning("role_raised", role=role, exc_info=error)
             described = describe(error)
             over = Final(described["code"], described["message"], {"role": role}) if _ends_all(error) else None
             return Ended("failed", described["message"]), None, over
+
+    def _need_to_be_its_own(self, error: Exception) -> None:
+        """Raises an error that is no fact of the pipeline: it is about the journal, or it came where the journal goes
+        on with what was done the first time, such as when a tool's server is away at a later entry."""
+        if isinstance(error, _FATAL) or upcoming(self._ctx) not in (None, "mark"):
+            raise error
 
     # Facts
 
@@ -225,9 +230,8 @@ class Pipeline:
         asked = texts.to_review_plan(self._packet(), self.progress)
         try:
             return await self._ask_for(PlanVerdict, REVIEWER, asked, texts.PLAN_REVIEW)
-        except _FATAL:
-            raise
         except Exception as error:
+            self._need_to_be_its_own(error)
             if _ends_all(error):
                 raise
             reason = f"the reviewer did not judge the plan: {describe(error)['message']}"
@@ -259,9 +263,8 @@ class Pipeline:
         try:
             said = await self._ask(EXECUTOR, texts.to_execute(self._packet(), self.progress, step), step)
             self._need_room(said)
-        except _FATAL:
-            raise
         except Exception as error:
+            self._need_to_be_its_own(error)
             note = await self._settle_step(step, "failed", cut(describe(error)["message"], REASON_LIMIT))
             if _ends_all(error):
                 raise
@@ -292,9 +295,8 @@ class Pipeline:
         fact: dict[str, Any] = {"review_id": ids.new(ids.REVIEW)}
         try:
             verdict = await self._ask_for(Verdict, REVIEWER, texts.to_review(self._packet(), self.progress))
-        except _FATAL:
-            raise
         except Exception as error:
+            self._need_to_be_its_own(error)
             reason = cut(describe(error)["message"], REASON_LIMIT)
             await self._tell("reviewed", **fact, outcome="failed", reason=reason, confidence=None, notes="")
             raise

@@ -132,6 +132,22 @@ def test_a_failure_that_was_recorded_stays_one_although_its_cause_is_gone(mortal
     assert mortal.run("waiter", cast().goal)["status"] == "ok", "who begins now can speak"
 
 
+def test_a_server_that_is_away_when_a_run_is_entered_again_is_named_as_the_cause(mortal: Daemon, cast: Casting) -> None:
+    gate, server = Gate(), mortal.home / "late.py"
+    shutil.copy(Path(mcp_server.__file__), server)
+    play = cast(reviewer=Say(json.dumps(APPROVE), gate=gate))
+    run = mortal.post_run("waiter", play.goal)
+    assert gate.reached.wait(20)
+    mortal.kill()
+    gate.open()
+    server.unlink()
+    run = mortal.start().wait(run["id"])
+    assert (run["status"], run["error"]["code"]) == ("failed", "tool_server_failed")
+    assert "late" in run["error"]["message"]
+    assert [step["status"] for step in run["plan"]["steps"]] == ["done", "done"], "what was done is still shown"
+    assert run["handoffs"][-1]["status"] == "cancelled"
+
+
 # --- cancels ---
 
 

@@ -207,8 +207,7 @@ def test_secrets_are_nowhere(stage: Daemon, cast: Casting) -> None:
     assert run["status"] == "ok", run["error"]
     assert run["inputs"]["password"] == run["inputs"]["nested"][0]["apiKey"] == "[redacted]"
     assert (run["inputs"]["max_tokens"], run["inputs"]["constraints"]) == (5, ["be brief"])
-    events = json.dumps(stage.events(run["id"], "run.queued", "role.finished", "handoff.created", "tool.returned"))
-    for shown in (json.dumps(run), events, json.dumps(stage.steps(run["id"]))):
+    for shown in (json.dumps(run), json.dumps(stage.events(run["id"])), json.dumps(stage.steps(run["id"]))):
         assert "hidden" not in shown
     assert '"max_tokens": 9' in json.dumps(run["output"]).replace('\\"', '"').replace('":9', '": 9')
     asked = json.dumps([each.body for each in play.endpoint.of(play.name)])
