@@ -48,11 +48,9 @@ class Toolbox:
         }
         self._own: dict[Execution, tuple[AsyncExitStack, dict[str, Server]]] = {}
         self._shared: dict[str, Server] = {}
-        self._held: list[Server] = []
         self._leaving: asyncio.Task[None] | None = None
         if any(isinstance(config, McpToolConfig) for config in configs.values()):
             importlib.import_module(SERVERS)  # Now, not while runs are under way: it takes a second.
-        self._starting = asyncio.Lock()
 
     def describe(self, names: Iterable[str]) -> list[dict[str, str]]:
         """What these tools are, each as models.people.ToolView."""
@@ -97,14 +95,12 @@ class Toolbox:
             if name not in servers:
                 servers[name] = await stack.enter_async_context(own)
             return servers[name]
-        async with self._starting:
-            if name not in self._shared:
-                server = Server(name, config, self._secrets, ids.new(SHARED))
-                if self._leaving is None:
-                    await server.__aenter__()  # Held by the toolbox, so that it outlives each run.
-                    self._held.append(server)
-                self._shared[name] = server
-        return self._shared[name]
+        shared = self._shared.get(name)
+        if shared is None:
+            shared = self._shared[name] = Server(name, config, self._secrets, ids.new(SHARED))
+        if self._leaving is None:
+            await shared.keep()
+        return shared
 
     def _tool(self, ctx: Context, name: str, config: Any) -> Tool[Any]:
         if isinstance(config, FunctionToolConfig):
@@ -142,10 +138,8 @@ class Toolbox:
 
     async def close(self) -> None:
         """Ends the shared servers that no run uses."""
-        async with self._starting:
-            held, self._held = self._held, []
-            for server in held:
-                await server.__aexit__(None, None, None)
+        for server in self._shared.values():
+            await server.let_go()
 
 
 def _function(name: str, config: FunctionToolConfig, function: Any) -> Tool[Any]:
