@@ -129,7 +129,7 @@ class Toolbox:
         """What a tool is, for a model and for who looks at an agent."""
         config = self.configs[name]
         if isinstance(config, FunctionToolConfig):
-            return self._functions[name].description or ""
+            return config.about() or summary(self._functions[name].function)
         return config.about()
 
     def retire(self) -> None:
@@ -142,15 +142,19 @@ class Toolbox:
             await server.let_go()
 
 
+def summary(function: Any) -> str:
+    """The first paragraph of what a function says about itself, on one line; a model is told the whole."""
+    return " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
+
+
 def _function(name: str, config: FunctionToolConfig, function: Any) -> Tool[Any]:
     """The tool that a function is.
 
     Raises:
         ConfigError: a model could not be told how to call it.
     """
-    about = config.about() or (inspect.getdoc(function) or "").partition("\n")[0]
     try:
-        return Tool(function, name=name, description=about or None, timeout=config.timeout_seconds)
+        return Tool(function, name=name, description=config.about() or None, timeout=config.timeout_seconds)
     except Exception as error:
         reason = f"{config.function} cannot be a tool: {type(error).__name__}: {error}"
         raise ConfigError(f"tools.{name}: {' '.join(reason.split())[:500]}") from error
