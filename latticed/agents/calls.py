@@ -31,6 +31,7 @@ CHILD = "latticed.child"
 """The metadata of a tool whose call is a child run in place of a step."""
 RESULT_SHOWN = 4_000
 """Characters of a result that its event shows; the whole is in the step."""
+NOT_ALLOWED = "The policy of this agent does not allow this tool."
 _returns: TypeAdapter[Any] = TypeAdapter(ToolReturn)
 
 Call = Callable[[dict[str, Any]], Awaitable[Any]]
@@ -88,6 +89,8 @@ class Calls:
 
         It is an answer to exactly this call: the reply that holds its arguments is in the journal.
         """
+        if self._policy(tool) == "deny":
+            return NOT_ALLOWED
         shown = orjson.dumps(redact(args), option=orjson.OPT_INDENT_2).decode()
         prompt = f"Agent {self._name} wants to call the tool {tool} with {shown}"
         digest = hashlib.sha256(orjson.dumps(args, option=orjson.OPT_SORT_KEYS)).hexdigest()
@@ -127,12 +130,12 @@ class Calls:
         """The call as it is to be made, and why it must not be, if so."""
         policy = self._policy(wanted.tool)
         if policy == "deny":
-            return wanted, "The policy of this agent does not allow this tool."
+            return wanted, NOT_ALLOWED
         hooked = await tool_hooks.pre_tool(self._ctx, wanted.tool, wanted.args)
         if isinstance(hooked, str):
             return wanted, f"The call was blocked: {hooked}"
         # Whoever approved other arguments has not approved these.
-        asks = policy == "ask" or (wanted.approved and hooked != wanted.args)
+        asks = hooked != wanted.args if wanted.approved else policy == "ask"
         wanted = replace(wanted, args=hooked)
         return wanted, await self.ask(wanted.tool, hooked, wanted.call_id) if asks else None
 

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from pydantic_ai.tools import Tool
+from pydantic_ai.tools import RunContext, Tool
 from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
 
 from latticed import ids
 from latticed.agents.calls import CHILD
-from latticed.agents.shell import run_allowed
+from latticed.agents.shell import check, run_allowed
 from latticed.config.fields import ConfigError
 from latticed.config.modelled import (
     CommandToolConfig,
@@ -112,9 +112,12 @@ class Toolbox:
         async def command(argv: list[str]) -> dict[str, Any]:
             return await run_allowed(config, argv, ctx.run_id)
 
+        def allowed(ctx: RunContext[Any], argv: list[str]) -> None:
+            check(config, argv)  # Before anybody is asked about it.
+
         how = "Takes a command line, one argument an item."
         about = f"{config.about()} {how}" + (f" Allowed are: {config.allowed}" if config.description else "")
-        return Tool(command, name=name, description=about, timeout=config.timeout_seconds)
+        return Tool(command, name=name, description=about, timeout=config.timeout_seconds, args_validator=allowed)
 
     def _child(self, name: str, config: RunToolConfig) -> Tool[Any]:
         async def run(goal: str, inputs: dict[str, Any] | None = None) -> Any:
