@@ -127,7 +127,11 @@ async def rich(ctx: RunContext[None], what: str) -> Any:
 
 
 async def weather(city: str) -> str:
-    """The weather in a city."""
+    """The weather in a city,
+    as it is now.
+
+    Ask for one city at a time.
+    """
     note(f"weather {city}")
     return f"rain in {city}"
 

@@ -91,6 +91,8 @@ class Calls:
 
         It is an answer to exactly this call: the reply that holds its arguments is in the journal.
         """
+        if self._policy(tool) == "deny" and upcoming(self._ctx) != "ask":
+            return DENIED
         shown = orjson.dumps(redact(args), option=orjson.OPT_INDENT_2).decode()
         prompt = f"Agent {self._name} wants to call the tool {tool} with {shown}"
         digest = hashlib.sha256(orjson.dumps(args, option=orjson.OPT_SORT_KEYS)).hexdigest()
@@ -136,7 +138,7 @@ class Calls:
         forbidden = DENIED if policy == "deny" else None
         if forbidden and recorded is None:
             return wanted, forbidden
-        asks = policy == "ask"
+        asks = policy == "ask" and not wanted.approved
         hooked = await tool_hooks.pre_tool(self._ctx, wanted.tool, wanted.args)
         if isinstance(hooked, str):
             forbidden = f"The call was blocked: {hooked}"

@@ -9,6 +9,7 @@ from pydantic_ai.toolsets import FunctionToolset
 
 from latticed.agents.conversation import hold, own_model
 from latticed.agents.simulation import scripted
+from latticed.agents.toolbox import summary
 from latticed.agents.workbench import Workbench
 from latticed.config.fields import ConfigError
 from latticed.config.modelled import PydanticAiConfig
@@ -45,7 +46,7 @@ class ReadyAgent:
         own = (
             tool for each in self._agent.toolsets if isinstance(each, FunctionToolset) for tool in each.tools.values()
         )
-        return [{"name": tool.name, "use": "function", "description": tool.description or ""} for tool in own]
+        return [{"name": tool.name, "use": "function", "description": summary(tool.function)} for tool in own]
 
     async def run(self, ctx: Context, goal: str, inputs: dict[str, Any]) -> Any:
         """Has the conversation.

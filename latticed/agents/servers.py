@@ -47,6 +47,7 @@ class Server(AbstractToolset[Any]):
         self._transport: ProgramTransport | StreamableHttpTransport | None = None
         self._is_dead = False
         self._users = 0
+        self._is_kept = False
         self._lock = asyncio.Lock()
 
     @property
@@ -71,6 +72,19 @@ class Server(AbstractToolset[Any]):
             if self._users == 0:
                 await self._end()
         return None
+
+    async def keep(self) -> None:
+        """It is there from now on, whether or not anybody uses it, until `let_go`."""
+        async with self._lock:
+            await self._renew()
+            self._users += not self._is_kept
+            self._is_kept = True
+
+    async def let_go(self) -> None:
+        """It ends with the last who uses it, which may be now."""
+        if self._is_kept:
+            self._is_kept = False
+            await self.__aexit__()
 
     async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
         """Its tools, by the names that the model calls them by.

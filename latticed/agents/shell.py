@@ -22,18 +22,27 @@ def is_allowed(argv: Sequence[str], allow: Sequence[Sequence[str]]) -> bool:
     return any(list(argv[: len(words)]) == list(words) for words in allow)
 
 
-async def run_allowed(config: CommandToolConfig, argv: list[str], run_id: str) -> dict[str, Any]:
-    """Runs it to its end; what it left running is killed.
+def check(config: CommandToolConfig, argv: Sequence[str]) -> None:
+    """Makes sure that a command line is on the list.
 
     Raises:
-        ModelRetry: it is not on the list.
-        ToolFailed: it could not be started.
+        ModelRetry: it is not.
     """
     if not is_allowed(argv, config.allow):
         allowed = "; ".join(" ".join(words) for words in config.allow)
         raise ModelRetry(f"{' '.join(argv)[:200]!r} is not allowed. A call must begin with one of: {allowed}")
     if any("\0" in word for word in argv):
         raise ModelRetry("an argument holds a NUL character")
+
+
+async def run_allowed(config: CommandToolConfig, argv: list[str], run_id: str) -> dict[str, Any]:
+    """Runs it to its end; what it left running is killed.
+
+    Raises:
+        ModelRetry: it is not on the list, which a hook may have changed it to.
+        ToolFailed: it could not be started.
+    """
+    check(config, argv)
     environment = {name: os.environ[name] for name in config.env if name in os.environ}
     try:
         if config.cwd is not None:

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from pydantic_ai.tools import Tool
+from pydantic_ai.tools import RunContext, Tool
 from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
 
 from latticed import ids
 from latticed.agents.calls import CHILD
-from latticed.agents.shell import run_allowed
+from latticed.agents.shell import check, run_allowed
 from latticed.config.fields import ConfigError
 from latticed.config.modelled import (
     CommandToolConfig,
@@ -48,11 +48,9 @@ class Toolbox:
         }
         self._own: dict[Execution, tuple[AsyncExitStack, dict[str, Server]]] = {}
         self._shared: dict[str, Server] = {}
-        self._held: list[Server] = []
         self._leaving: asyncio.Task[None] | None = None
         if any(isinstance(config, McpToolConfig) for config in configs.values()):
             importlib.import_module(SERVERS)  # Now, not while runs are under way: it takes a second.
-        self._starting = asyncio.Lock()
 
     def describe(self, names: Iterable[str]) -> list[dict[str, str]]:
         """What these tools are, each as models.people.ToolView."""
@@ -97,14 +95,12 @@ class Toolbox:
             if name not in servers:
                 servers[name] = await stack.enter_async_context(own)
             return servers[name]
-        async with self._starting:
-            if name not in self._shared:
-                server = Server(name, config, self._secrets, ids.new(SHARED))
-                if self._leaving is None:
-                    await server.__aenter__()  # Held by the toolbox, so that it outlives each run.
-                    self._held.append(server)
-                self._shared[name] = server
-        return self._shared[name]
+        shared = self._shared.get(name)
+        if shared is None:
+            shared = self._shared[name] = Server(name, config, self._secrets, ids.new(SHARED))
+        if self._leaving is None:
+            await shared.keep()
+        return shared
 
     def _tool(self, ctx: Context, name: str, config: Any) -> Tool[Any]:
         if isinstance(config, FunctionToolConfig):
@@ -116,9 +112,12 @@ class Toolbox:
         async def command(argv: list[str]) -> dict[str, Any]:
             return await run_allowed(config, argv, ctx.run_id)
 
+        def allowed(ctx: RunContext[Any], argv: list[str]) -> None:
+            check(config, argv)  # Before anybody is asked about it.
+
         how = "Takes a command line, one argument an item."
         about = f"{config.about()} {how}" + (f" Allowed are: {config.allowed}" if config.description else "")
-        return Tool(command, name=name, description=about, timeout=config.timeout_seconds)
+        return Tool(command, name=name, description=about, timeout=config.timeout_seconds, args_validator=allowed)
 
     def _child(self, name: str, config: RunToolConfig) -> Tool[Any]:
         async def run(goal: str, inputs: dict[str, Any] | None = None) -> Any:
@@ -133,7 +132,7 @@ class Toolbox:
         """What a tool is, for a model and for who looks at an agent."""
         config = self.configs[name]
         if isinstance(config, FunctionToolConfig):
-            return self._functions[name].description or ""
+            return config.about() or summary(self._functions[name].function)
         return config.about()
 
     def retire(self) -> None:
@@ -142,10 +141,13 @@ class Toolbox:
 
     async def close(self) -> None:
         """Ends the shared servers that no run uses."""
-        async with self._starting:
-            held, self._held = self._held, []
-            for server in held:
-                await server.__aexit__(None, None, None)
+        for server in self._shared.values():
+            await server.let_go()
+
+
+def summary(function: Any) -> str:
+    """The first paragraph of what a function says about itself, on one line; a model is told the whole."""
+    return " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
 
 
 def _function(name: str, config: FunctionToolConfig, function: Any) -> Tool[Any]:
@@ -154,9 +156,8 @@ def _function(name: str, config: FunctionToolConfig, function: Any) -> Tool[Any]
     Raises:
         ConfigError: a model could not be told how to call it.
     """
-    about = config.about() or (inspect.getdoc(function) or "").partition("\n")[0]
     try:
-        return Tool(function, name=name, description=about or None, timeout=config.timeout_seconds)
+        return Tool(function, name=name, description=config.about() or None, timeout=config.timeout_seconds)
     except Exception as error:
         reason = f"{config.function} cannot be a tool: {type(error).__name__}: {error}"
         raise ConfigError(f"tools.{name}: {' '.join(reason.split())[:500]}") from error

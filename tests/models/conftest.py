@@ -59,6 +59,13 @@ def settings(endpoint: Endpoint, **more: Any) -> dict[str, Any]:
             "staged": {**READY, "simulation": [{"tool": "add", "args": {"a": 2, "b": 2}}, "four"]},
             "wary": {**READY, "policy": {"plain_*": "deny", "add": "ask"}, "approval_seconds": 3600.0},
             "asks_all": {**READY, "policy": {"*": "ask"}},
+            "drops_nothing": {**READY, "policy": {"drop": "deny"}},
+            "armed_and_asked": {
+                **READY,
+                "agent": "agents_on_models:bare",
+                "tools": ["programs"],
+                "policy": {"*": "ask"},
+            },
             "nowhere": {**READY, "model": "nowhere"},
             "keyless": {**READY, "model": "groq:llama"},
             "hooked": READY,

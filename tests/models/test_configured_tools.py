@@ -9,6 +9,10 @@ def test_a_function(modelled: Daemon, endpoint: Endpoint, ledger: Ledger) -> Non
     modelled.run("armed", endpoint.script("function", Call("weather", city="Bergen"), Say("rain")))
     assert endpoint.told("function") == ["rain in Bergen"]
     assert ledger.lines("weather Bergen") == ["weather Bergen"]
+    tools = {tool["function"]["name"]: tool["function"] for tool in endpoint.of("function")[0].body["tools"]}
+    said = tools["weather"]["description"]
+    assert "as it is now" in said
+    assert "one city at a time" in said, "the model is told the whole docstring"
 
 
 def test_an_agent_is_a_child_run(modelled: Daemon, endpoint: Endpoint) -> None:
@@ -69,7 +73,9 @@ def test_agents_say_what_they_can_do_and_what_they_lack(modelled: Daemon) -> Non
     armed = agents["armed"]
     assert (armed["use"], armed["model"], armed["available"]) == ("pydantic-ai", "local", True)
     assert armed["modes"] == ["live", "simulation"]
-    assert {"name": "weather", "use": "function", "description": "The weather in a city."} in armed["tools"]
+    assert {"name": "weather", "use": "function", "description": "The weather in a city, as it is now."} in armed[
+        "tools"
+    ]
     own = {tool["name"]: tool for tool in agents["helper"]["tools"]}
     assert own["drop"] == {"name": "drop", "use": "function", "description": "Drops a table."}
     about = {tool["name"]: tool["description"] for tool in armed["tools"]}

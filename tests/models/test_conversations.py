@@ -107,6 +107,6 @@ def test_tools_of_the_configuration_are_beside_the_agents_own(modelled: Daemon, 
     goal = endpoint.script("armed", Call("weather", city="Oslo"), Say("rain"))
     modelled.run("armed", goal)
     tools = {tool["function"]["name"]: tool["function"] for tool in endpoint.of("armed")[0].body["tools"]}
-    assert set(tools) == {"weather", "echo_run", "failing_run", "programs"}
-    assert tools["weather"]["description"] == "The weather in a city."
+    assert set(tools) == {"weather", "echo_run", "failing_run", "endless_run", "programs"}
+    assert tools["weather"]["description"].startswith("The weather in a city,")
     assert endpoint.told("armed") == ["rain in Oslo"]

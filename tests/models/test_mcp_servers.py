@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -94,6 +95,7 @@ def served(
         "tools": {
             "own": {"use": "mcp", "argv": MCP, "env": ENV, "secrets": {"KEPT": "secret:kept"}, "prefix": "my_"},
             "common": {"use": "mcp", "argv": MCP, "env": ENV, "shared": True},
+            "dumb": {"use": "mcp", "argv": ["/bin/sleep", "61"], "shared": True, "start_seconds": 60.0},
             "web": {"use": "mcp", "url": http_tools, "headers": {"Authorization": "Bearer secret:kept"}},
             "gone": {"use": "mcp", "argv": ["/no/such/program"]},
             "mute": {"use": "mcp", "argv": ["/bin/sleep", "60"], "start_seconds": 0.5},
@@ -109,7 +111,10 @@ def served(
             "common": {**agent, "tools": ["common"]},
             "web": {**agent, "tools": ["web"], "policy": {"broken": "deny"}},
             "piped": {"use": "pipeline", "model": "local", "tools": ["own"], "default_roles": ["executor"]},
-            **{name: {**agent, "tools": [name]} for name in (*(name for name, _ in FAIL), "rude", "slow", "moody")},
+            **{
+                name: {**agent, "tools": [name]}
+                for name in (*(name for name, _ in FAIL), "rude", "slow", "moody", "dumb")
+            },
         },
     }
     with living(endpoint, tmp_path_factory.mktemp("served"), **more) as one:
@@ -122,10 +127,14 @@ def done(served: Daemon) -> Ledger:
     return Ledger(served.home)
 
 
-def servers(daemon: Daemon) -> list[psutil.Process]:
-    """The MCP servers that a daemon has running."""
-    children = psutil.Process(daemon.process.pid).children(recursive=True)
-    return [child for child in children if "tests.mcp_server" in " ".join(child.cmdline())]
+def below(daemon: Daemon, word: str) -> list[int]:
+    """The processes below a daemon that have this word in their command line."""
+    found = []
+    for child in psutil.Process(daemon.process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if word in " ".join(child.cmdline()):
+                found.append(child.pid)
+    return found
 
 
 def test_a_server_that_is_started_for_a_run(served: Daemon, endpoint: Endpoint, done: Ledger) -> None:
@@ -202,6 +211,18 @@ def test_a_shared_server_is_started_once_for_all_runs(served: Daemon, endpoint: 
     died = served.run("common", endpoint.script("common-dies", Call("die"), Call("shout", text="y"), Say("ok")))
     assert died["status"] == "ok"
     assert len({line.split()[-1] for line in done.lines("shout")}) == 2
+
+
+def test_a_shared_server_that_does_not_answer_keeps_nobody_from_another(
+    served: Daemon, endpoint: Endpoint, done: Ledger
+) -> None:
+    dumb = served.post_run("dumb", "hello")
+    served.wait(dumb["id"], "running")
+    wait_until(lambda: below(served, "/bin/sleep 61"))
+    assert served.run("common", endpoint.script("beside-dumb", Call("shout", text="z"), Say("ok")))["status"] == "ok"
+    served.stop_run(dumb["id"], mode="now")
+    served.wait(dumb["id"], "cancelled")
+    wait_until(lambda: not below(served, "/bin/sleep 61"))
 
 
 def test_a_shared_server_that_a_reload_has_replaced_ends_with_the_last_run_that_uses_it(
@@ -307,7 +328,7 @@ def test_nothing_of_a_server_outlives_the_daemon(served: Daemon, endpoint: Endpo
         served.post_run(agent, endpoint.script(f"orphan-{agent}", Call(tool), last))
     wait_until(lambda: len(done.lines("bred")) == 2 and gate.reached.is_set())
     pids = [int(line.split()[-1]) for line in done.lines("bred")]
-    pids += [server.pid for server in servers(served)]
+    pids += below(served, "tests.mcp_server")
     assert len(pids) >= 4
     served.kill()
     wait_until(lambda: not any(_alive(pid) for pid in pids))

@@ -55,6 +55,28 @@ def test_a_no_to_a_marked_tool_is_told_to_the_model(modelled: Daemon, endpoint: 
     assert ledger.lines("drop keep") == []
 
 
+def test_a_marked_tool_that_policy_asks_about_is_asked_about_once(
+    modelled: Daemon, endpoint: Endpoint, ledger: Ledger
+) -> None:  # fmt: skip
+    run = modelled.post_run("asks_all", endpoint.script("once", Call("drop", table="once"), Say("dropped")))
+    approve(modelled, run["id"])
+    assert modelled.wait(run["id"], {"ok", "awaiting_approval"})["status"] == "ok"
+    assert ledger.lines("drop once") == ["drop once"]
+
+
+def test_a_marked_tool_that_policy_denies_is_not_asked_about(modelled: Daemon, endpoint: Endpoint) -> None:
+    run = modelled.post_run("drops_nothing", endpoint.script("never", Call("drop", table="never"), Say("so be it")))
+    assert modelled.wait(run["id"], {"ok", "awaiting_approval"})["status"] == "ok"
+    assert "policy" in endpoint.told("never")[0]
+
+
+def test_a_program_that_is_not_on_the_list_is_not_asked_about(modelled: Daemon, endpoint: Endpoint) -> None:
+    goal = endpoint.script("unlisted", Call("programs", argv=["rm", "-rf", "/"]), Say("so be it"))
+    run = modelled.post_run("armed_and_asked", goal)
+    assert modelled.wait(run["id"], {"ok", "awaiting_approval"})["status"] == "ok"
+    assert "is not allowed" in endpoint.told("unlisted")[0]
+
+
 def test_what_is_too_long_to_ask_about_is_told_to_the_model(modelled: Daemon, endpoint: Endpoint) -> None:
     goal = endpoint.script("long", Call("hold", name="x" * 70_000), Say("shorter, then"))
     run = modelled.run("asks_all", goal)
