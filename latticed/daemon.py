@@ -26,7 +26,6 @@ from latticed.config import Config, ConfigError
 from latticed.engine.admission import Admission
 from latticed.engine.containment import make_task
 from latticed.engine.dispatcher import Dispatcher
-from latticed.engine.execution import Execution
 from latticed.engine.executor import Executor
 from latticed.engine.limits import Limits
 from latticed.engine.pruner import Pruner
@@ -56,6 +55,8 @@ DEFAULT_WORKSPACE = "default"
 ADMIN_TOKEN_FILE = "admin.token"
 ADDRESS_FILE = "address"
 GOODBYE_SECONDS = 3.0
+LAST_SECONDS = 4.5
+"""How long after a drain's own time the process is there at the most, whatever still cannot be written or said."""
 GC_THRESHOLD = 20_000
 """New objects between two looks of the garbage collector."""
 SWITCH_SECONDS = 0.001
@@ -98,7 +99,8 @@ class Daemon:
         )  # fmt: skip
         self.executor = Executor(
             store=store, clock=clock, registry=self.registry, settings=config.runs, threads=self.threads,
-            admit=admission.admit_child, on_end=self._free, hooks=self.hooks.asker,
+            admit=admission.admit_child, hooks=self.hooks.asker,
+            on_end=lambda x: self.dispatcher.free(x.row.queue, x.run_id),
         )  # fmt: skip
         self.dispatcher = Dispatcher(
             store=store, registry=self.registry, owner=self.owner, concurrency=config.runs.concurrency,
@@ -136,9 +138,6 @@ class Daemon:
 
     def _refused(self, workspace: str, limit: str) -> None:
         self.metrics.refusals.labels(workspace, limit).inc()
-
-    def _free(self, execution: Execution) -> None:
-        self.dispatcher.free(execution.row.queue, execution.run_id)
 
     async def begin(self) -> None:
         """Deals with what another boot left, then takes up work."""
@@ -286,6 +285,8 @@ async def _serve(config: Config, ready: Callable[[str], None] | None, at_work: t
         logger.error("server_died", exc_info=serving.exception())
     notifier.stopping("draining")
     logger.info("draining", live=len(daemon.executor.live))
+    runs = daemon.config.runs
+    asyncio.get_running_loop().call_later(runs.drain_seconds + runs.kill_seconds + LAST_SECONDS, _leave, "cut short")
     await daemon.drain(signals.hurry)
     hit("drain.after")
     daemon.lattice.say_goodbye()
@@ -299,9 +300,13 @@ async def _serve(config: Config, ready: Callable[[str], None] | None, at_work: t
     await daemon.lattice.notes.close()
     await daemon.close()
     address_file.unlink(missing_ok=True)
-    logger.info("stopped")
-    # Code that was given up may still run, and a normal exit would wait for it; and once the loop has given its signal
-    # handlers back, one more signal would end the process with another code than 0.
+    _leave("whole")
+
+
+def _leave(drain: str) -> NoReturn:
+    """Ends the process. Code that was given up may still run, and a normal exit would wait for it; and once the loop
+    has given its signal handlers back, one more signal would end the process with another code than 0."""
+    logger.info("stopped", drain=drain)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

@@ -9,7 +9,7 @@ from latticed import ids
 from latticed.clock import Clock, from_datetime
 from latticed.errors import Invalid, RunError, TooLarge
 from latticed.models.records import Birth
-from latticed.models.runs import Submission
+from latticed.models.runs import Submission, finite
 
 
 class Defaults(Protocol):
@@ -108,11 +108,15 @@ class Admission:
             RunError: code `invalid`.
         """
         try:
-            return self.admit(Submission.model_validate(asked), workspace, created_by, **lineage)
+            submission = Submission.model_validate(asked)
+            finite(submission.inputs)  # What comes over HTTP cannot be otherwise.
+            return self.admit(submission, workspace, created_by, **lineage)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
             raise _child_refused(f"{place}: {first['msg']}") from None
+        except ValueError as error:
+            raise _child_refused(f"inputs: {error}") from None
         except (Invalid, TooLarge) as error:
             raise _child_refused(error.detail) from None
 

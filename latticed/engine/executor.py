@@ -159,6 +159,8 @@ class Executor:
         hit("claim.after")
         while True:
             x.settling = False
+            if (at := x.row.deadline_at) is not None and at <= self._clock.now():
+                self._expire(x)  # While the end of the last entry was written nobody could be told.
             agent = self._registry.find(x.row.kind, x.row.target)
             if agent is None:  # A reload has taken it away since the claim.
                 x.settling = True

@@ -106,9 +106,13 @@ def test_a_retry_starts_a_failed_child_again_and_keeps_a_good_one(quick: Daemon)
     ]  # fmt: skip
 
 
+NO_JSON = [{"inputs": {"deep": [float("nan")]}}, {"inputs": {"set": {1}}}]
+"""What cannot come over HTTP."""
+
+
 async def refused_child(ctx: Any, goal: str, inputs: dict[str, Any]) -> Any:
     refused = []
-    for wanted in inputs["wanted"]:
+    for wanted in [*inputs["wanted"], *NO_JSON]:
         try:
             await ctx.run(**{"kind": "agent", "target": "child_works"} | wanted)
         except RunError as error:
@@ -122,9 +126,10 @@ def test_a_child_that_cannot_be_started_is_refused_now_and_on_every_replay(quick
     wanted = [{"target": "nobody"}, {"kind": "flow"}, {"kind": "job"}, {"queue": "nowhere"}, {"goal": " "}, {"no": 1},
               {"priority": 101}, {"inputs": [1]}, {"target": ""}]  # fmt: skip
     run = ended(quick, "refused_child", inputs={"wanted": wanted})
-    assert run["output"] == ["invalid"] * len(wanted)
+    refused = len(wanted) + len(NO_JSON)
+    assert run["output"] == ["invalid"] * refused
     assert children(quick, run["id"]) == []
-    assert len([step for step in quick.steps(run["id"]) if step["kind"] == "child"]) == len(wanted)
+    assert len([step for step in quick.steps(run["id"]) if step["kind"] == "child"]) == refused
 
 
 async def has_timed_child(ctx: Any, goal: str, inputs: dict[str, Any]) -> Any:

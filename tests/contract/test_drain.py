@@ -182,6 +182,17 @@ def test_a_drain_ends_in_time_whatever_runs(daemon: Make, tmp_path: Path) -> Non
     one.kill()
 
 
+def test_a_drain_ends_in_time_although_nothing_can_be_written(daemon: Make) -> None:
+    one = daemon(config={"runs": {"drain_seconds": 0.2, "kill_seconds": 0.2}, "store": {"busy_seconds": 60.0}})
+    run_id = begun(one, "awaiter")
+    with closing(sqlite3.connect(one.state_dir / "latticed.db", isolation_level=None)) as another:
+        another.execute("BEGIN EXCLUSIVE")
+        assert one.stop(timeout=20) == 0
+    one.start()
+    wait_until(lambda: one.get(run_id)["epoch"] == 2)
+    assert one.get(run_id)["status"] == "running"
+
+
 def test_a_second_signal_hurries(daemon: Make) -> None:
     one = daemon(config={"runs": {"drain_seconds": 600.0, "kill_seconds": 1.0}})
     run_id = begun(one, "stepper_long")

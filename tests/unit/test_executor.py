@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from latticed.clock import SystemClock
@@ -14,8 +15,10 @@ from latticed.engine.executor import Executor
 from latticed.engine.rescuer import Rescuer
 from latticed.engine.threads import Threads
 from latticed.ids import BOOT, RUN, new
-from latticed.models.records import Birth, Claimed
+from latticed.models.people import Principal
+from latticed.models.records import Birth, Change, Claimed
 from latticed.models.stopping import stop_change
+from latticed.states import WAIT
 from latticed.store import Store, open_store
 from tests.wait import eventually
 
@@ -35,6 +38,14 @@ class Agents:
     async def run(self, ctx: Any, goal: str, inputs: dict[str, Any]) -> None:
         self.entered.append(ctx.run_id)
         await asyncio.Event().wait()
+
+
+class Undecided(Agents):
+    """Waits for the signal `go` when it is entered first, and for ever when it is entered again."""
+
+    async def run(self, ctx: Any, goal: str, inputs: dict[str, Any]) -> None:
+        self.entered.append(ctx.run_id)
+        await (ctx.wait_signal("go") if len(self.entered) == 1 else asyncio.Event().wait())
 
 
 class Engine:
@@ -126,6 +137,31 @@ async def test_a_deadline_that_is_over_at_the_start_ends_the_run(engine: Engine)
     engine.executor.start(claimed)
     await eventually(lambda: engine.over)
     assert (await engine.run(claimed.row.id))["error"]["code"] == "deadline_exceeded"
+
+
+async def test_a_deadline_that_passes_while_a_wait_is_being_written_ends_the_run_all_the_same(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.executor.settings = RunsConfig(park_seconds=0, grace_seconds=0.01, kill_seconds=0.01)
+    engine.executor._registry = agent = Undecided()
+    claimed = await engine.claimed(deadline_seconds=0.2)
+    run_id, change, held, gate = claimed.row.id, engine.store.change, asyncio.Event(), asyncio.Event()
+
+    async def slow_change(*changes: Change) -> Any:
+        if changes[0].move is WAIT:
+            held.set()
+            await gate.wait()
+        return await change(*changes)
+
+    monkeypatch.setattr(engine.store, "change", slow_change)
+    engine.executor.start(claimed)
+    await held.wait()
+    await engine.store.send_signal("default", run_id, "go", 1, Principal("tok", "test", "operator", "default"))
+    await eventually(lambda: claimed.row.deadline_at < engine.clock.now())
+    gate.set()
+    await eventually(lambda: engine.over)
+    assert (await engine.run(run_id))["error"]["code"] == "deadline_exceeded"
+    assert len(agent.entered) == 1
 
 
 async def test_a_run_whose_agent_is_gone_since_the_claim_is_given_back(engine: Engine) -> None:
