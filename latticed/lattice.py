@@ -27,7 +27,7 @@ from latticed.models.stopping import stop_change
 from latticed.models.views import born_view
 from latticed.notes import Notes
 from latticed.outbox import HooksStore, Receivers
-from latticed.paging import id_cursor, number_behind, number_cursor, page
+from latticed.paging import id_cursor, number_behind, number_cursor, page, page_by_name
 from latticed.people import People
 from latticed.permits import Permits
 from latticed.plugins import Registry
@@ -326,10 +326,10 @@ class Lattice(People, Workspaces, Auditing, Hooking, Timelines):
         m.abandoned.labels("thread").set(self._executor.threads.abandoned)
         return m.text(await self._store.active_counts(), {g: float(v) for g, v in gauges.items()})
 
-    async def list_agents(self, workspace: str) -> dict[str, Any]:
-        """The configured agents."""
+    async def list_agents(self, workspace: str, *, limit: int = 50, cursor: str | None = None) -> dict[str, Any]:
+        """A page of the configured agents, by name."""
         await self._need_workspace(workspace)
-        return {"items": self._registry.agents.views(), "next_cursor": None}
+        return page_by_name(self._registry.agents.views(), limit, cursor)
 
 
 def _run_id(text: str) -> str:

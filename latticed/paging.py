@@ -16,6 +16,11 @@ def page(found: Sequence[dict[str, Any]], limit: int, key: str = "id") -> dict[s
     return {"items": items, "next_cursor": str(items[-1][key]) if len(found) > limit else None}
 
 
+def page_by_name(whole: Sequence[dict[str, Any]], limit: int, cursor: str | None) -> dict[str, Any]:
+    """A page of a list that is at hand, sorted by its `name`."""
+    return page([item for item in whole if cursor is None or item["name"] > cursor], limit, "name")
+
+
 def made_up() -> Invalid:
     """What was sent as a cursor cannot be one."""
     message = "this cursor was made up; use next_cursor of an earlier page"

@@ -10,7 +10,7 @@ from latticed.errors import Conflict, NotFound, Unavailable
 from latticed.failpoints import hit
 from latticed.models.people import EVERYWHERE, Principal, WorkspaceRequest
 from latticed.models.records import Once
-from latticed.paging import page
+from latticed.paging import page, page_by_name
 from latticed.plugins import Registry
 from latticed.ports import Broker, FacadeStore
 
@@ -102,8 +102,8 @@ class Workspaces(ABC):
     async def _need_workspace(self, workspace: str) -> None:
         """Returns if there is such a workspace; else raises NotFound."""
 
-    async def list_queues(self, workspace: str) -> dict[str, Any]:
-        """The queues with their load in this workspace, and its limits, as models.people.QueuePage."""
+    async def list_queues(self, workspace: str, *, limit: int = 50, cursor: str | None = None) -> dict[str, Any]:
+        """A page of queues by name, with their load in this workspace and its limits; as models.people.QueuePage."""
         await self._need_workspace(workspace)
         counts: dict[tuple[str, str], int] = {}
         for of, queue, status, number in await self._store.active_counts():
@@ -119,4 +119,5 @@ class Workspaces(ABC):
             for name, limit in sorted(self._registry.queues().items())
         ]
         queued = sum(n for (_, status), n in counts.items() if status in ("queued", "retrying"))
-        return {"items": items, "next_cursor": None, **self._limits.view(workspace, sum(counts.values()), queued)}
+        told = self._limits.view(workspace, sum(counts.values()), queued)
+        return page_by_name(items, limit, cursor) | told

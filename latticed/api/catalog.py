@@ -1,7 +1,7 @@
 """What there is beside runs and people: agents, queues, and the state of the daemon."""
 
 from latticed.api.exchange import JSON, Call, Reply, json_reply
-from latticed.api.queries import NoQuery
+from latticed.api.queries import NoQuery, PageQuery
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 NOTHING_FROM_ELSEWHERE = (
@@ -10,14 +10,16 @@ NOTHING_FROM_ELSEWHERE = (
 )
 
 
-async def list_agents(call: Call[NoQuery, None]) -> Reply:
-    """The agents that a run can target."""
-    return json_reply(200, await call.lattice.list_agents(call.workspace))
+async def list_agents(call: Call[PageQuery, None]) -> Reply:
+    """A page of the agents that a run can target, by name."""
+    page = await call.lattice.list_agents(call.workspace, limit=call.query.limit, cursor=call.query.cursor)
+    return json_reply(200, page)
 
 
-async def list_queues(call: Call[NoQuery, None]) -> Reply:
-    """The queues, their limits and their load."""
-    return json_reply(200, await call.lattice.list_queues(call.workspace))
+async def list_queues(call: Call[PageQuery, None]) -> Reply:
+    """A page of the queues, by name, with their limits and their load."""
+    page = await call.lattice.list_queues(call.workspace, limit=call.query.limit, cursor=call.query.cursor)
+    return json_reply(200, page)
 
 
 async def healthz(call: Call[NoQuery, None]) -> Reply:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from latticed.cli.render import Screen, fields, plain, short, table
-from latticed.cli.session import Session, command, group
+from latticed.cli.session import MOST, Session, command, group
 from latticed.errors import NotFound
 
 app = group("Look at agents.")
@@ -15,7 +15,7 @@ app = group("Look at agents.")
 @command(app, "list")
 def list_agents(session: Session) -> None:
     """List the agents that a run can target."""
-    session.show(session.client.list_agents(), _agent_table)
+    session.show(session.client.list_agents(limit=MOST), _agent_table)
 
 
 @command(app, "show")
@@ -23,7 +23,7 @@ def show_agent(
     session: Session, name: Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name.")]
 ) -> None:  # fmt: skip
     """Show what an agent can do, and what it lacks."""
-    found = [each for each in session.client.list_agents()["items"] if each["name"] == name]
+    found = [each for each in session.client.list_agents(limit=MOST)["items"] if each["name"] == name]
     if not found:
         raise NotFound(f"there is no agent {name!r}; {session.command('agents list')} lists them")
     session.show(found[0], agent_lines)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from latticed.cli.render import Screen, table
-from latticed.cli.session import Session, command, group
+from latticed.cli.session import MOST, Session, command, group
 
 app = group("Look at queues.")
 
@@ -12,7 +12,7 @@ app = group("Look at queues.")
 @command(app, "list")
 def list_queues(session: Session) -> None:
     """List the queues, with their limits and loads."""
-    session.show(session.client.list_queues(), _queue_table)
+    session.show(session.client.list_queues(limit=MOST), _queue_table)
 
 
 def _queue_table(page: dict[str, Any], screen: Screen) -> Iterator[str]:

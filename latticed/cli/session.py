@@ -25,6 +25,9 @@ INTERRUPTED = 130
 PIPE_CLOSED = 141
 """The exit code if nobody reads stdout any more: 128 and the number of SIGPIPE, as shells have it."""
 
+MOST = 500
+"""The longest page there is: what is short is shown whole."""
+
 ApiUrl = Annotated[
     str | None, typer.Option("--api-url", "-u", metavar="URL", help="The daemon's address, or unix:PATH.")
 ]

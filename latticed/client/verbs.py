@@ -284,13 +284,13 @@ class Client(PeopleVerbs, HookVerbs):
 
     # The rest
 
-    def list_agents(self) -> Document:
-        """The agents that a run can target."""
-        return self._get("agents")
+    def list_agents(self, *, limit: int | None = None, cursor: str | None = None) -> Document:
+        """A page of the agents that a run can target, by name."""
+        return self._get("agents", limit=limit, cursor=cursor)
 
-    def list_queues(self) -> Document:
-        """The queues, with their limits and loads."""
-        return self._get("queues")
+    def list_queues(self, *, limit: int | None = None, cursor: str | None = None) -> Document:
+        """A page of the queues by name, with their limits and loads."""
+        return self._get("queues", limit=limit, cursor=cursor)
 
     # How
 

@@ -9,7 +9,7 @@ def test_the_last_page_of_every_list_has_no_cursor(live: Daemon) -> None:
     lists = ["runs", "events", "tokens", "audit", *(f"runs/{runs[0]}/{tail}" for tail in ("steps", "events", "replay"))]
     for _ in range(2):
         live.client.post(live.path("tokens", "pages"), json={"role": "viewer"})
-    for tail in lists:
+    for tail in [*lists, "agents", "queues"]:
         whole = live.client.get(live.path(tail, "pages"), params={"limit": 500}).json()
         assert whole["next_cursor"] is None, tail
         count = len(whole["items"])

@@ -59,7 +59,7 @@ def test_the_state_directory_says_where_the_daemon_is_and_who_asks(server: Scrip
     server.answers.append(Answer(200, {"items": []}))
     assert call(["agents", "list"]) == 0
     assert server.asked[0].headers["authorization"] == "Bearer from-file"
-    assert server.asked[0].path == "/v1/workspaces/default/agents"
+    assert server.asked[0].path == "/v1/workspaces/default/agents?limit=500"
 
 
 def test_the_environment_beats_the_state_directory_and_an_option_beats_both(
@@ -73,8 +73,9 @@ def test_the_environment_beats_the_state_directory_and_an_option_beats_both(
     assert call(["agents", "list"]) == 0
     assert call(["agents", "list", "-t", "given", "-w", "mine"]) == 0
     assert [(a.headers["authorization"], a.path) for a in server.asked] == [
-        ("Bearer from-env", "/v1/workspaces/env/agents"), ("Bearer given", "/v1/workspaces/mine/agents"),
-    ]  # fmt: skip
+        ("Bearer from-env", "/v1/workspaces/env/agents?limit=500"),
+        ("Bearer given", "/v1/workspaces/mine/agents?limit=500"),
+    ]
 
 
 @pytest.mark.parametrize(
