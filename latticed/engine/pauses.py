@@ -61,6 +61,8 @@ class Pauses:
         checked = Schema.of(schema, "ctx.wait_signal")
         timeout = None if timeout_seconds is None else micros(timeout_seconds, "ctx.wait_signal's timeout_seconds")
         await self._entry.admit()
+        if isinstance(name, str) and ("/" in name or name in (".", "..")):
+            raise Misuse(f"a signal called {name!r} could not be sent: its name is a part of a path")
         with self._entry.asking("signal", name) as asked:
             record = asked.found
             if record is None or record.status == "waiting":

@@ -197,6 +197,11 @@ def test_a_schema_that_is_none_is_misuse(quick: Daemon) -> None:
     assert run["error"]["code"] == "misuse"
 
 
+@pytest.mark.parametrize("name", ["a/b", "..", ".", "", "a\nb", "x" * 201])
+def test_a_signal_that_nobody_could_send_is_not_waited_for(quick: Daemon, name: str) -> None:
+    assert ended(quick, "signaller", "failed", inputs={"signal": name})["error"]["code"] == "misuse"
+
+
 def test_a_run_that_is_over_takes_no_signals(quick: Daemon) -> None:
     run = quick.run("echo")
     answer = send(quick, run["id"])
