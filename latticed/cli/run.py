@@ -20,7 +20,11 @@ _FOR_EVER = "for-ever"
 
 
 class RunCommand(TyperCommand):
-    """A command whose `--wait` may stand alone."""
+    """A command whose `--wait` may stand alone, and whose last argument is hidden."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Of the arguments only those that are shown."""
+        return super().collect_usage_pieces(ctx)[:-1]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Gives a `--wait` that is followed by no duration the value that means: until the run has ended."""

@@ -348,6 +348,11 @@ def test_json_stays_json_where_the_terminal_knows_only_ascii(server: Scripted, m
 PROGRAM = [sys.executable, "-c", "from latticed.cli.ctl import main; main()"]
 
 
+def test_the_help_of_run_shows_the_arguments_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["run", "--help"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith("run [OPTIONS] {AGENT} [GOAL]")
+
+
 def test_help_imports_nothing_heavy() -> None:
     script = (
         "import sys; from latticed.cli.ctl import call; code = call(['--help']); "
