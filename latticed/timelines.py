@@ -17,7 +17,11 @@ from latticed.ports import Broker, Channel, FacadeStore
 from latticed.states import TERMINAL
 
 BATCH = 200
-"""Events that one look at the disk brings to a stream."""
+"""Events that one look at the disk brings to a stream at most."""
+FIRST_BATCH = 16
+"""Events that the first look brings, since nobody knows yet how large they are."""
+BATCH_BYTES = 256 * 1024
+"""What a stream takes up to send at once, and an event more: all that a reader holds who takes nothing."""
 
 
 class Timeline(ABC):
@@ -37,6 +41,7 @@ class Timeline(ABC):
         """At open: the run is over and the cursor is at its end."""
         self.final_status: str | None = None
         """How the run ended, once nothing more will come."""
+        self._most = FIRST_BATCH
 
     async def next(self) -> list[EventRecord]:
         """The next events, once there are some; empty when nothing more will ever come, or the permit has ended."""
@@ -44,8 +49,9 @@ class Timeline(ABC):
             more = self._channel.more
             kept = self._channel.after(self._cursor)
             found = await self._read() if kept is None else kept
-            if kept is not None and kept:
-                self._cursor = self._channel.key(kept[-1])
+            if kept:
+                found = self._held(kept)
+                self._cursor = self._channel.key(found[-1])
             wanted = [event for event in found if self._wants(event)]
             if wanted:
                 self._see(wanted[-1])
@@ -55,6 +61,17 @@ class Timeline(ABC):
         return []
 
     _behind = False
+
+    def _held(self, found: list[EventRecord]) -> list[EventRecord]:
+        """As many of these as a reader may hold; the next look at the disk brings about so many."""
+        size = 0
+        for count, event in enumerate(found, 1):
+            size += len(event.data)
+            if size > BATCH_BYTES:
+                self._most = count
+                return found[:count]
+        self._most = min(2 * self._most, BATCH)
+        return found
 
     @property
     def _goes_on(self) -> bool:
@@ -88,10 +105,11 @@ class RunTimeline(Timeline):
     """The run's status when the reading began."""
 
     async def _read(self) -> list[EventRecord]:
-        found = await self._store.list_events(self.run_id, self._cursor, BATCH)
+        found = await self._store.list_events(self.run_id, self._cursor, self._most)
         if found and found[0].seq == self._cursor + 1:
-            self._cursor = found[-1].seq
-            return found
+            held = self._held(found)
+            self._cursor = held[-1].seq
+            return held
         # What should be here and is not can only have been removed with its run.
         if self.known in TERMINAL:
             self.final_status = self.known
@@ -118,9 +136,11 @@ class FeedTimeline(Timeline):
 
     async def _read(self) -> list[EventRecord]:
         before = self._cursor
-        found, self._cursor = await self._store.list_feed(self.workspace, before, BATCH, sorted(self.types), self.kind)
+        found, reached = await self._store.list_feed(self.workspace, before, self._most, sorted(self.types), self.kind)
+        held = self._held(found)
+        self._cursor = reached if len(held) == len(found) else held[-1].position
         self._behind = self._cursor > before
-        return found
+        return held
 
     def _wants(self, event: EventRecord) -> bool:
         return (not self.types or event.type in self.types) and (self.kind is None or event.kind == self.kind)

@@ -204,6 +204,7 @@ try, in another terminal:
 
 def main() -> None:
     """The entry point. An error is one line on stderr and the exit code of its class; an unexpected one is logged."""
+    _open_stdio()
     try:
         app()
     except LatticedError as error:
@@ -214,6 +215,16 @@ def main() -> None:
         log.setup()
         structlog.get_logger().exception("crashed")
         _die(f"{type(error).__name__}: {error}", Internal.exit_code)
+
+
+def _open_stdio() -> None:
+    """Whoever starts it with closed descriptors gets /dev/null there: no socket may become stdout or stderr."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
 
 
 def _die(reason: str, exit_code: int) -> NoReturn:

@@ -158,7 +158,7 @@ class Session:
             return url
         file = state_dir() / "address"
         try:
-            return file.read_text(encoding="utf-8").strip()
+            return file.read_text(encoding="utf-8", errors="replace").strip()
         except OSError as error:
             raise Unavailable(
                 f"no daemon found: there is no address in {file} ({(error.strerror or str(error)).lower()}). "
@@ -170,7 +170,7 @@ class Session:
             return token
         file = state_dir() / "admin.token"
         try:
-            return file.read_text(encoding="utf-8").strip()
+            return file.read_text(encoding="utf-8", errors="replace").strip()
         except FileNotFoundError:
             return None  # the daemon says that it wants one
         except OSError as error:

@@ -5,7 +5,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -203,6 +203,23 @@ def test_a_slow_reader_loses_nothing_and_costs_no_memory(live: Daemon) -> None:
     seen = [int(line[4:]) for line in plain.split(b"\n") if line.startswith(b"id: ")]
     assert seen == list(range(1, len(live.events(run)) + 1))
     assert plain.endswith(b'event: end\ndata: {"status":"ok"}\n\n')
+
+
+@pytest.mark.parametrize("where", ["runs/{run}/events", "events?after={position}"])
+def test_a_reader_that_takes_nothing_holds_little_of_large_events(live: Daemon, where: str) -> None:
+    process = psutil.Process(live.process.pid)
+    with following(live, "events", types="run.queued") as feed:
+        run = live.run("flood", inputs={"events": 150, "bytes": 200_000})["id"]
+        position = next(feed).id
+    before = process.memory_info().rss
+    with ExitStack() as undo:
+        for _ in range(10):
+            stalled = undo.enter_context(closing(opened(live, where.format(run=run, position=position))))
+            while b"x.flood" not in stalled.recv(65536):
+                pass
+        grown = process.memory_info().rss - before
+    assert grown < 60 * MIB, "10 readers of 30 MB each would be 300 MB if each held all of them"
+    assert [event.id for event in whole(live, run)] == [*map(str, range(1, 154)), None]
 
 
 def test_a_reader_that_goes_away_is_forgotten(live: Daemon) -> None:

@@ -200,6 +200,20 @@ def test_a_port_that_is_taken_ends_it_with_70_and_a_line(daemon: Make) -> None:
     assert not (one.state_dir / "address").exists()
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_it_lives_and_ends_well_without_a_place_to_read_or_write(tmp_path: Path, closed: str) -> None:
+    state_dir = tmp_path / "state"
+    serve = [sys.executable, "-m", "latticed.cli.daemon", "serve", "--port", "0", "--state-dir", str(state_dir)]
+    with subprocess.Popen(
+        ["bash", "-c", f'exec "$@" {closed}', "bash", *serve],
+        cwd=ROOT,
+        env=os.environ | {"LATTICED_CONFIG": os.devnull},
+    ) as process:
+        wait_until(lambda: (state_dir / "address").exists() or process.poll() is not None, 30)
+        process.terminate()
+        assert process.wait(30) == 0
+
+
 def test_a_database_newer_than_the_program_is_refused(daemon: Make) -> None:
     one = daemon()
     one.stop()

@@ -177,6 +177,18 @@ def test_who_has_no_token_is_told_where_one_goes(ctl: Shell, tmp_path: Path) -> 
     assert (done.returncode, done.stdout, done.stderr) == (77, "", f"latticectl: {said}\n")
 
 
+def test_files_that_are_no_text_are_no_address_and_no_token(ctl: Shell, tmp_path: Path) -> None:
+    ctl.environment["LATTICED_STATE_DIR"] = str(tmp_path)
+    for name, said in (
+        ("address", "is not a daemon's address"),
+        ("admin.token", "the token holds characters that no token has"),
+    ):
+        (tmp_path / "address").write_text(ctl.daemon.url)
+        (tmp_path / name).write_bytes(b"\xff\xfe")
+        done = ctl.run("whoami")
+        assert (done.returncode, said in done.stderr, done.stderr.count("\n")) == (2, True, 1)
+
+
 @pytest.mark.parametrize("words", [["whoami"], ["agents", "list", "--json"]])
 def test_output_that_finds_no_room_is_one_line_too(ctl: Shell, words: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
