@@ -140,9 +140,9 @@ class Courier(Loop):
         for addressee in addressees:
             addressee.close()
         await asyncio.gather(*(addressee.task for addressee in addressees), *tasks, return_exceptions=True)
-        if self._recording is not None:
-            await asyncio.wait((self._recording,), timeout=seconds)
-            self._recording.cancel()
+        if (recording := self._recording) is not None:
+            await asyncio.wait((recording,), timeout=seconds)
+            recording.cancel()
 
 
 class Addressee:

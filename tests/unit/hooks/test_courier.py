@@ -279,3 +279,23 @@ async def test_the_end_gives_what_is_under_way_a_moment_and_leaves_the_rest(star
     assert [sent.id for sent in store.recorded] == ["dlv_1"]
     assert set(store.waiting) == {"dlv_2", "dlv_3"}
     assert hooks.asked == ["dlv_1", "dlv_2"]
+
+
+async def test_an_end_waits_for_what_is_being_recorded_and_survives_that_it_is_done(started: Start) -> None:
+    store, hooks, gate = MemoryOutbox(), Hooks(NOTIFY), asyncio.Event()
+    recording = asyncio.Event()
+    record = store.record_sent
+
+    async def slowly(sent: Sequence[Sent]) -> list[str]:
+        recording.set()
+        await gate.wait()
+        return await record(sent)
+
+    store.record_sent = slowly  # type: ignore[method-assign]
+    store.put(due(1))
+    courier = started(store, hooks)
+    await recording.wait()
+    ending = asyncio.create_task(courier.finish(10))
+    asyncio.get_running_loop().call_later(0.05, gate.set)
+    await ending
+    assert [sent.id for sent in store.recorded] == ["dlv_1"]
