@@ -81,15 +81,20 @@ class Ground(Protocol):
         ...
 
 
+async def _nothing() -> None:
+    return
+
+
 class Pruner(Loop):
     """The loop that removes. `removed` is shared with all who must not see a workspace any more: it takes a name out
     once that is free again. `changed` is told of a workspace that runs were removed from, `gone` of one that is no
-    more, `counted(what, rows)` of what was deleted."""
+    more, `counted(what, rows)` of what was deleted; `clear` removes what runs that are gone left beside the store."""
 
     def __init__(
         self, *, store: Ground, clock: Clock, retention: RetentionConfig, removed: set[str],
         changed: Callable[[str], None] = lambda workspace: None, gone: Callable[[str], None] = lambda workspace: None,
         counted: Callable[[str, int], None] = lambda what, rows: None,
+        clear: Callable[[], Awaitable[None]] = _nothing,
     ) -> None:  # fmt: skip
         super().__init__()
         self._store = store
@@ -99,6 +104,7 @@ class Pruner(Loop):
         self._changed = changed
         self._gone = gone
         self._counted = counted
+        self._clear = clear
         self._next_round = 0.0
 
     async def find(self) -> None:
@@ -141,6 +147,7 @@ class Pruner(Loop):
         await self._all("runs", lambda: self._sweep(workspace))
         if owned:
             return
+        await self._clear()
         while not await self._slice(lambda: self._store.finish_removal(workspace)):
             hit("remove.half")
             if any(row.workspace == workspace for row, _ in await self._store.list_owned()):
@@ -173,6 +180,7 @@ class Pruner(Loop):
                     days = kept.ok_days if status in WELL else kept.failed_days
                     if days is not None:
                         await self._retire(workspace, status, now - int(days * DAY))
+        await self._clear()
         await self._all("idempotency_keys", lambda: self._store.expire_keys(now))
         await self._all("sessions", lambda: self._store.expire_sessions(now))
         if (days := kept.audit_days) is not None:

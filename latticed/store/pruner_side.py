@@ -172,6 +172,11 @@ class PrunerSide(EngineSide):
         )
         return [Finished._make(row) for row in await self.read(statement)]
 
+    async def those_there(self, run_ids: Collection[str]) -> set[str]:
+        """Those of these runs that are on disk."""
+        rows = await self.read(select(runs.c.id).where(runs.c.id.in_(d.id_set())), {"ids": d.json_list(run_ids)})
+        return {row[0] for row in rows}
+
     async def retire(self, run_ids: Collection[str]) -> int:
         """Takes finished runs out of reach, for `sweep(NOBODY)`; how many. Those stay of which something that is not
         over yet has need: a parent, or a delivery."""
