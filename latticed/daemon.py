@@ -112,7 +112,7 @@ class Daemon:
         self.pruner = Pruner(
             store=store, clock=clock, retention=config.retention, removed=removed, changed=self.limits.changed,
             gone=self.limits.forget, counted=lambda what, rows: self.metrics.pruned.labels(what).inc(rows),
-            clear=Workplaces(workplaces(config.state_dir), store).clear,
+            clear=Workplaces(workplaces(config.state_dir)).clear,
         )  # fmt: skip
         self.lattice = Lattice(
             store=store, broker=self.broker, clock=clock, registry=self.registry, admission=admission,
