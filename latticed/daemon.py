@@ -16,6 +16,7 @@ import uvicorn
 import uvloop
 
 from latticed import __version__, log, plugins
+from latticed.agents.command import workplaces
 from latticed.agents.orphans import kill_orphans
 from latticed.api import protocol
 from latticed.api.app import create_app
@@ -32,6 +33,7 @@ from latticed.engine.pruner import Pruner
 from latticed.engine.rescuer import Rescuer
 from latticed.engine.scheduler import Scheduler
 from latticed.engine.threads import Threads
+from latticed.engine.workplaces import Workplaces
 from latticed.errors import Conflict, LatticedError, NotFound
 from latticed.failpoints import hit
 from latticed.files import write_private, writing
@@ -115,6 +117,7 @@ class Daemon:
         self.pruner = Pruner(
             store=store, clock=clock, retention=config.retention, removed=removed, changed=self.limits.changed,
             gone=self.limits.forget, counted=lambda what, rows: self.metrics.pruned.labels(what).inc(rows),
+            clear=Workplaces(workplaces(config.state_dir)).clear,
         )  # fmt: skip
         self.lattice = Lattice(
             store=store, broker=self.broker, clock=clock, registry=self.registry, admission=admission,

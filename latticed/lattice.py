@@ -268,6 +268,7 @@ class Lattice(People, Workspaces, Auditing, Hooking, Timelines):
         if not (0 < len(name) <= 200 and name.isprintable()):
             raise NotFound("a signal's name has 1 to 200 printable characters")
         refusal = self._limits.full(workspace)
+        hit("signal.before")
         try:
             signal_id, replayed = await self._store.send_signal(
                 workspace, _run_id(run_id), name, request.data, principal, once, refusal
@@ -310,6 +311,7 @@ class Lattice(People, Workspaces, Auditing, Hooking, Timelines):
         if asked["status"] == "pending" and (problems := schema.problems(answer.data)):
             errors = [{"loc": ["body", "data", *p["loc"]], "msg": p["msg"]} for p in problems]
             raise Invalid("the data does not fit what was asked for", errors)
+        hit("answer.before")
         await self._store.answer(workspace, approval_id, answer, principal)
         hit("answer.after")
         return await self._store.find_approval_view(workspace, approval_id) or asked

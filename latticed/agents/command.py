@@ -23,19 +23,24 @@ STARTING = 4
 """How many are started at once: the event loop stands still for each until the machine has found time to execute it."""
 
 
+def workplaces(state_dir: Path) -> Path:
+    """Where the directories are in which commands work, one a run."""
+    return state_dir.absolute() / "work"
+
+
 class CommandAgent:
     """Runs a program as one step: what it prints is the timeline, how it ends is the outcome.
 
     The program gets the allowed part of the daemon's environment and `LATTICED_RUN_ID`, `LATTICED_WORKSPACE` and
     `LATTICED_STEP_KEY`; the last is the same when the step runs again after a crash. Its input is empty. Without a
-    configured `cwd` it works in `STATE_DIR/work/<run id>`, made for it and kept after the run, so that what it wrote
-    can be fetched and a second attempt finds it; only if the run ended well and it is empty is it removed.
+    configured `cwd` it works in `STATE_DIR/work/<run id>`, made for it and kept for as long as the run, so that what it
+    wrote can be fetched and a second attempt finds it; only if the run ended well and it is empty is it removed before.
     """
 
     def __init__(self, config: CommandConfig, name: str, state_dir: Path, *, output_limit_bytes: int = 1 << 20) -> None:
         self._config = config
         self._name = name
-        self._work = state_dir.absolute() / "work"
+        self._work = workplaces(state_dir)
         self._limit = output_limit_bytes
         self._starting = asyncio.Semaphore(STARTING)
 

@@ -1,7 +1,8 @@
-"""uvicorn's protocol with one system call an answer in place of two, with limits (on the time that a request takes, on
-the size of its head, on the number of connections), and what is wrong with HTTP itself told as all errors are."""
+"""uvicorn's protocol with one system call an answer in place of two, with limits (on the time that a request takes to
+come and its answer to be taken, on the size of a head, on the number of connections), and what is wrong with HTTP itself told as all errors are."""
 
 import asyncio
+import sys
 from typing import Any, ClassVar, cast
 
 from starlette.types import Receive, Scope, Send
@@ -67,16 +68,19 @@ class JoiningProtocol(HttpToolsProtocol):
 
     A request whose head does not come in time is answered 400, a connection on which nothing comes is closed. A body
     is waited for by whoever reads it (`body.py`); once its request has its answer, what is left of it has as long as a
-    head to come, and then the connection is closed. Beyond `most` connections at once, a request is answered 429.
+    head to come, and then the connection is closed. So it is where nothing of an answer is taken for `taking_seconds`.
+    Beyond `most` connections at once, a request is answered 429.
     """
 
     head_seconds: float = 30.0
+    taking_seconds: ClassVar[float] = 90.0
     most: ClassVar[int] = 1 << 30
     _in_head = True
     _begins = False
     _head_bytes = 0
     _in_body = False
     _patience: asyncio.TimerHandle | None = None
+    _reading: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(cast(asyncio.Transport, JoiningTransport(transport, self.loop)))
@@ -118,7 +122,32 @@ class JoiningProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """As uvicorn's."""
         self._stop_waiting()
+        self._stop_watching()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """As uvicorn's: much of an answer is not taken yet."""
+        super().pause_writing()
+        self._watch(sys.maxsize)
+
+    def resume_writing(self) -> None:
+        """As uvicorn's."""
+        self._stop_watching()
+        super().resume_writing()
+
+    def _watch(self, before: int) -> None:
+        """Looks now and then whether the client takes any of its answer, and lets go of one that does not: to close the
+        connection would be to wait for it."""
+        left = self.transport.get_write_buffer_size()
+        if left < before:
+            self._reading = self.loop.call_later(self.taking_seconds, self._watch, left)
+        else:
+            self.transport.abort()
+
+    def _stop_watching(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
 
     def _wait(self) -> None:
         """Has a timer run while something is to come that nobody else waits for: a head, or the rest of a body whose

@@ -28,6 +28,8 @@ ROUND_SECONDS = 3600.0
 """How often it looks for what is old; more often where something is kept for less than a day."""
 _WAITS_SECONDS = 1.0
 _PAGE = 500
+_SWEPT = 50
+"""Runs that are made ready to be deleted at once."""
 
 log = structlog.get_logger()
 
@@ -51,9 +53,13 @@ class Ground(Protocol):
         """All workspaces that are there."""
         ...
 
-    async def sweep(self, workspace: str) -> int:
-        """Deletes some runs of a workspace that nobody owns, with all that belongs to them; how many rows. 0 if nothing
-        else is left."""
+    async def list_unowned(self, workspace: str, limit: int) -> list[str]:
+        """Some runs of a workspace that nobody owns."""
+        ...
+
+    async def sweep(self, workspace: str, run_ids: Sequence[str]) -> int:
+        """Deletes some of these runs of a workspace, but none that somebody owns by now, with all that belongs to them;
+        how many rows."""
         ...
 
     async def finish_removal(self, workspace: str) -> bool:
@@ -81,15 +87,20 @@ class Ground(Protocol):
         ...
 
 
+async def _nothing(run_ids: Sequence[str]) -> None:
+    return
+
+
 class Pruner(Loop):
     """The loop that removes. `removed` is shared with all who must not see a workspace any more: it takes a name out
     once that is free again. `changed` is told of a workspace that runs were removed from, `gone` of one that is no
-    more, `counted(what, rows)` of what was deleted."""
+    more, `counted(what, rows)` of what was deleted; `clear` removes what runs left beside the store, before they go."""
 
     def __init__(
         self, *, store: Ground, clock: Clock, retention: RetentionConfig, removed: set[str],
         changed: Callable[[str], None] = lambda workspace: None, gone: Callable[[str], None] = lambda workspace: None,
         counted: Callable[[str, int], None] = lambda what, rows: None,
+        clear: Callable[[Sequence[str]], Awaitable[None]] = _nothing,
     ) -> None:  # fmt: skip
         super().__init__()
         self._store = store
@@ -99,6 +110,7 @@ class Pruner(Loop):
         self._changed = changed
         self._gone = gone
         self._counted = counted
+        self._clear = clear
         self._next_round = 0.0
 
     async def find(self) -> None:
@@ -157,7 +169,10 @@ class Pruner(Loop):
         )  # fmt: skip
 
     async def _sweep(self, workspace: str) -> int:
-        swept = await self._store.sweep(workspace)
+        swept = 0
+        while not swept and (found := await self._store.list_unowned(workspace, _SWEPT)):
+            await self._clear(found)
+            swept = await self._store.sweep(workspace, found)
         hit("prune.slice")
         return swept
 

@@ -166,6 +166,7 @@ class EngineSide:
                 )  # fmt: skip
             return row
 
+        hit("ask.before")
         opened: RunRow | None = await self.writer.submit(work)
         hit("ask.after")
         return opened

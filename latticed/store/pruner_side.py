@@ -61,7 +61,7 @@ def _delete_some(table: Table, *which: ColumnElement[bool]) -> Any:
 _UNOWNED = d.literal("+" + one_of("runs.status", frozenset(ACTIVE | TERMINAL) - OWNED))
 _NEXT = (
     select(runs.c.id)
-    .where(runs.c.workspace == d.parameter("workspace"), _UNOWNED)
+    .where(runs.c.workspace == d.parameter("workspace"), runs.c.id.in_(d.id_set()), _UNOWNED)
     .order_by(runs.c.id)
     .limit(_RUNS)
 )  # fmt: skip
@@ -125,15 +125,21 @@ class PrunerSide(EngineSide):
         there = select(workspaces.c.name).where(workspaces.c.removed_at.is_(None))
         return [row[0] for row in await self.read(there)]
 
-    async def sweep(self, workspace: str) -> int:
-        """Deletes some runs of a workspace and all that belongs to them, but no run that is in the hands of an owner;
-        how many rows. 0: nothing else is left."""
+    async def list_unowned(self, workspace: str, limit: int) -> list[str]:
+        """Some runs of a workspace that are in nobody's hands, those made first first."""
+        some = select(runs.c.id).where(runs.c.workspace == workspace, _UNOWNED).order_by(runs.c.id).limit(limit)
+        return [row[0] for row in await self.read(some)]
+
+    async def sweep(self, workspace: str, run_ids: Collection[str]) -> int:
+        """Deletes some of these runs of a workspace and all that belongs to them, but no run that is in the hands of an
+        owner by now; how many rows."""
+        given = {"workspace": workspace, "ids": d.json_list(run_ids)}
 
         def work(t: Transaction) -> int:
             swept = 0
             until = self.clock.monotonic() + BUDGET_SECONDS
             while self.clock.monotonic() < until or not swept:
-                found = t.connection.execute(_NEXT, {"workspace": workspace}).scalars().all()
+                found = t.connection.execute(_NEXT, given).scalars().all()
                 if not found:
                     break
                 swept += _drop(t, found)

@@ -115,14 +115,15 @@ def reading_engine(url: URL, busy_seconds: float = BUSY_SECONDS) -> AsyncEngine:
 
 
 def prove_writable(engine: Engine) -> None:
-    """Begins a write that is not kept: only that tells, since a read-only database takes BEGIN IMMEDIATE for BEGIN.
+    """Commits a write that changes nothing: a read-only database takes BEGIN IMMEDIATE for BEGIN, and only what is kept
+    meets a full disk.
 
     Raises:
         DBAPIError: it cannot be written.
     """
     with engine.connect() as connection:
         touch(connection)
-        connection.rollback()
+        connection.commit()
 
 
 def lay_out_journal(engine: Engine, database: Path) -> None:

@@ -243,6 +243,20 @@ def test_a_daemon_does_not_start_on_what_it_cannot_write(daemon: Make, small: Pa
     assert "read-only" in line.lower()
 
 
+@pytest.mark.parametrize("last", [Daemon.stop, Daemon.kill])
+def test_a_daemon_does_not_start_on_a_full_disk(daemon: Make, small: Path, last: Callable[[Daemon], int]) -> None:
+    one = daemon(state_dir=small / last.__name__)
+    begun(one, "long_wait", {"what": "signal"})
+    last(one)
+    said = len(one.log)
+    (one.state_dir / "address").unlink(missing_ok=True)  # A start removes it, and then there is a little room.
+    with full(one):
+        assert one.launch().wait_exit() == 70
+    [line] = one.log[said:].splitlines()
+    assert line.startswith("latticed: cannot open ")
+    one.start()
+
+
 def test_a_daemon_does_not_start_on_a_database_that_is_read_only(daemon: Make) -> None:
     one = daemon()
     one.stop()

@@ -6,6 +6,7 @@ from typing import Any, cast
 import uvicorn
 
 from latticed.api.server import JoiningProtocol, JoiningTransport
+from tests.wait import eventually
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
@@ -67,6 +68,16 @@ async def test_what_was_written_leaves_before_the_end() -> None:
     assert len(wire.done) == 2
 
 
+async def served(app: Any, protocol: type[JoiningProtocol]) -> tuple[uvicorn.Server, int]:
+    """A server of this application, and its port."""
+    config = uvicorn.Config(app, port=0, http=protocol, lifespan="off", ws="none", log_config=None, access_log=False)
+    server = uvicorn.Server(config)
+    config.load()
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
+    return server, server.servers[0].sockets[0].getsockname()[1]
+
+
 async def test_uvicorn_serves_with_it() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         while (await receive()).get("more_body"):
@@ -74,14 +85,7 @@ async def test_uvicorn_serves_with_it() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
 
-    config = uvicorn.Config(
-        app, port=0, http=JoiningProtocol, lifespan="off", ws="none", log_config=None, access_log=False
-    )
-    server = uvicorn.Server(config)
-    config.load()
-    server.lifespan = config.lifespan_class(config)
-    await server.startup()
-    port = server.servers[0].sockets[0].getsockname()[1]
+    server, port = await served(app, JoiningProtocol)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for _ in range(2):
         writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\nexpect: 100-continue\r\n\r\n")
@@ -89,5 +93,46 @@ async def test_uvicorn_serves_with_it() -> None:
         writer.write(b"abc")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
         assert await reader.readexactly(2) == b"ok"
+    writer.close()
+    await server.shutdown()
+
+
+LARGE = 64 << 20
+"""More than any socket's buffers take."""
+
+
+class Impatient(JoiningProtocol):
+    taking_seconds = 0.2
+
+
+async def large(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % LARGE)]})
+    await send({"type": "http.response.body", "body": bytes(LARGE)})
+
+
+async def test_who_takes_nothing_of_an_answer_is_let_go() -> None:
+    server, port = await served(large, Impatient)
+    _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    await eventually(lambda: bool(server.server_state.total_requests))
+    await eventually(lambda: not server.server_state.connections)
+    writer.close()
+    await server.shutdown()
+
+
+async def test_who_takes_an_answer_slowly_gets_all_of_it() -> None:
+    server, port = await served(large, Impatient)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
+    loop, taken = asyncio.get_running_loop(), 0
+    began = loop.time()
+    while taken < LARGE:
+        if loop.time() - began < 3 * Impatient.taking_seconds:  # Slow for longer than it may stand still.
+            pause = loop.create_future()
+            loop.call_later(Impatient.taking_seconds / 20, pause.set_result, None)
+            await pause
+        taken += len(await reader.read(1 << 20))
+    assert taken == LARGE
     writer.close()
     await server.shutdown()
