@@ -1,5 +1,6 @@
 """uvicorn's protocol with one system call an answer in place of two, with limits (on the time that a request takes to
-come and its answer to be taken, on the size of a head, on the number of connections), and what is wrong with HTTP itself told as all errors are."""
+come and its answer to be taken, on the size of a head, on the number of connections), and what is wrong with HTTP
+itself told as all errors are."""
 
 import asyncio
 import sys
