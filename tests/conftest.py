@@ -282,6 +282,12 @@ class Daemon:
             self._stranger = httpx2.Client(base_url=self.url, timeout=70, cookies=no_cookies)
         return self._stranger
 
+    @property
+    def agents(self) -> dict[str, dict[str, Any]]:
+        """What it says of its agents, by name."""
+        answer = self.client.get(self.path("agents"), params={"limit": 500})
+        return {item["name"]: item for item in answer.json()["items"]}
+
     # --- runs ---
 
     def path(self, tail: str, workspace: str | None = None) -> str:

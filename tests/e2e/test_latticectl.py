@@ -267,8 +267,8 @@ def test_who_follows_goes_where_the_daemon_comes_back(daemon: Callable[..., Daem
             nobody.bind(("127.0.0.1", int(before.rpartition(":")[2])))
             assert one.start().url != before
             one.client.post(one.path(f"runs/{run_id}/signals/go"))
-            out, said = process.communicate(timeout=30)
-    seen += [json.loads(line) for line in out.splitlines()]
+            seen += [json.loads(line) for line in process.stdout]  # as communicate() knows nothing of what is buffered
+            said = process.communicate(timeout=30)[1]
     assert [event["seq"] for event in seen] == list(range(1, len(seen) + 1))
     assert (process.returncode, seen[-1]["type"]) == (0, "run.finished")
     assert said.splitlines()[-1] == "latticectl: the daemon is there again"

@@ -68,8 +68,7 @@ def test_a_program_is_ended_with_its_run(modelled: Daemon, endpoint: Endpoint) -
 
 
 def test_agents_say_what_they_can_do_and_what_they_lack(modelled: Daemon) -> None:
-    items = modelled.client.get(modelled.path("agents")).json()["items"]
-    agents = {item["name"]: item for item in items}
+    agents = modelled.agents
     armed = agents["armed"]
     assert (armed["use"], armed["model"], armed["available"]) == ("pydantic-ai", "local", True)
     assert armed["modes"] == ["live", "simulation"]

@@ -180,7 +180,7 @@ def test_it_gets_what_it_is_given_and_no_more(served: Daemon, endpoint: Endpoint
 
 
 def test_it_is_told_whose_tools_an_agent_has(served: Daemon, http_tools: str) -> None:
-    agents = {item["name"]: item for item in served.client.get(served.path("agents")).json()["items"]}
+    agents = served.agents
     assert agents["dying"]["tools"][0]["description"] == "The tools of an MCP server started by sh."
     assert agents["web"]["tools"][0]["description"] == "The tools of an MCP server at 127.0.0.1."
 

@@ -89,7 +89,7 @@ def test_a_model_that_cannot_be_asked_at_all_is_known_before_a_run_begins(modell
     refused = modelled.client.post(modelled.path("runs"), json={"target": "keyless", "goal": "hello"})
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid")
     assert "groq:llama" in refused.json()["detail"]
-    shown = {agent["name"]: agent for agent in modelled.client.get(modelled.path("agents")).json()["items"]}["keyless"]
+    shown = modelled.agents["keyless"]
     assert (shown["available"], shown["modes"]) == (False, ["simulation"])
     assert shown["missing"] in refused.json()["detail"]
     assert modelled.run("keyless", "hello", mode="simulation")["status"] == "ok"

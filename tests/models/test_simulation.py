@@ -64,8 +64,7 @@ def test_what_is_not_installed_is_named(
     without = daemon(config=settings(endpoint), env=environment(tmp_path), start=False)
     without.env["PYTHONPATH"] = f"{tmp_path / 'without'}:{without.environment['PYTHONPATH']}"
     without.start()
-    items = without.client.get(without.path("agents")).json()["items"]
-    helper = next(item for item in items if item["name"] == "helper")
+    helper = without.agents["helper"]
     assert (helper["available"], helper["missing"]) == (False, "the extra agents: pip install 'latticed[agents]'")
     assert helper["modes"] == []
     lacks = "agent 'helper' cannot run: it lacks the extra agents: pip install 'latticed[agents]'"

@@ -18,7 +18,7 @@ from latticed.states import CANCEL, CLAIM, FAIL, SUCCEED, Move
 from latticed.store import Store, open_store
 from latticed.store.pruner_side import OF_A_RUN, OF_A_WORKSPACE
 from latticed.store.tables import hook_deliveries, metadata
-from latticed.timelines import BATCH, RunTimeline
+from latticed.timelines import BATCH, FIRST_BATCH, RunTimeline
 
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
@@ -245,7 +245,7 @@ async def test_a_reader_of_a_run_that_is_removed_comes_to_a_clean_end(house: Hou
         return timeline
 
     over, live = reader(run, "ok"), reader(lagging, "running")
-    assert len(await over.next()) == BATCH
+    assert len(await over.next()) == FIRST_BATCH
     await live.next()
     live._channel.ring()
     await house.end(lagging)
