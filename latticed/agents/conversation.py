@@ -85,7 +85,7 @@ async def hold(
     settings: dict[str, Any] | None = None, history: Sequence[ModelMessage] = (), deps: Any = None,
 ) -> Answer[Any]:  # fmt: skip
     """As `converse`, with an agent that is there already. What it has of its own stays: model, tools, output."""
-    hands = Hands(bench.threads, ctx.entry.x)
+    hands = Hands(bench.places, ctx.entry.x)
     calls = Calls(ctx, name, config, hands)
     requests = Requests(ctx, name, use, config.budget, used_so_far(ctx), bench.turnstile)
     capabilities: list[AbstractCapability[Any]] = [
