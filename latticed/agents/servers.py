@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,8 @@ class Server(AbstractToolset[Any]):
         self._users = 0
         self._is_kept = False
         self._lock = asyncio.Lock()
+        self._failure: ServerFailed | None = None
+        """Why it did not come up when that was last tried, if it did not."""
 
     @property
     def id(self) -> str | None:
@@ -61,8 +65,7 @@ class Server(AbstractToolset[Any]):
         return f"MCP server {self._name}"
 
     async def __aenter__(self) -> "Server":
-        async with self._lock:
-            await self._renew()
+        async with self._up():
             self._users += 1
         return self
 
@@ -75,8 +78,7 @@ class Server(AbstractToolset[Any]):
 
     async def keep(self) -> None:
         """It is there from now on, whether or not anybody uses it, until `let_go`."""
-        async with self._lock:
-            await self._renew()
+        async with self._up():
             self._users += not self._is_kept
             self._is_kept = True
 
@@ -157,8 +159,23 @@ class Server(AbstractToolset[Any]):
         return "it took too long" if isinstance(error, TimeoutError) else f"{error or type(error).__name__}"
 
     async def _alive(self) -> MCPToolset[Any]:
+        async with self._up() as session:
+            return session
+
+    @asynccontextmanager
+    async def _up(self) -> AsyncGenerator[MCPToolset[Any]]:
+        """The session, with nobody else at the server. Who waits while it does not come up shares in that failure."""
+        before = self._failure
         async with self._lock:
-            return await self._renew()
+            if self._failure is not None and self._failure is not before:
+                raise ServerFailed(self._failure.message)
+            try:
+                session = await self._renew()
+            except ServerFailed as failure:
+                self._failure = failure
+                raise
+            self._failure = None
+            yield session
 
     async def _renew(self) -> MCPToolset[Any]:
         session = self._session

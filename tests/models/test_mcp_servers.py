@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -97,6 +98,7 @@ def served(
             "common": {"use": "mcp", "argv": MCP, "env": ENV, "shared": True},
             "dumb": {"use": "mcp", "argv": ["/bin/sleep", "61"], "shared": True, "start_seconds": 60.0},
             "web": {"use": "mcp", "url": http_tools, "headers": {"Authorization": "Bearer secret:kept"}},
+            "late": {"use": "mcp", "argv": ["/bin/sleep", "62"], "shared": True, "start_seconds": 1.0},
             "gone": {"use": "mcp", "argv": ["/no/such/program"]},
             "mute": {"use": "mcp", "argv": ["/bin/sleep", "60"], "start_seconds": 0.5},
             "dying": {"use": "mcp", "argv": ["sh", "-c", DYING], "secrets": {"KEPT": "secret:kept"}},
@@ -113,7 +115,7 @@ def served(
             "piped": {"use": "pipeline", "model": "local", "tools": ["own"], "default_roles": ["executor"]},
             **{
                 name: {**agent, "tools": [name]}
-                for name in (*(name for name, _ in FAIL), "rude", "slow", "moody", "dumb")
+                for name in (*(name for name, _ in FAIL), "rude", "slow", "moody", "dumb", "late")
             },
         },
     }
@@ -223,6 +225,16 @@ def test_a_shared_server_that_does_not_answer_keeps_nobody_from_another(
     served.stop_run(dumb["id"], mode="now")
     served.wait(dumb["id"], "cancelled")
     wait_until(lambda: not below(served, "/bin/sleep 61"))
+
+
+def test_those_who_wait_for_a_shared_server_that_does_not_come_up_wait_once(served: Daemon) -> None:
+    began = time.monotonic()
+    runs = [served.post_run("late", "hello") for _ in range(6)]
+    ended = [served.wait(run["id"]) for run in runs]
+    assert {run["error"]["code"] for run in ended} == {"tool_server_failed"}
+    assert all("it took too long" in run["error"]["message"] for run in ended)
+    assert time.monotonic() - began < 9.0, "each on its own they take three seconds a run"
+    assert served.run("late", "hello")["error"]["code"] == "tool_server_failed", "who comes later tries again"
 
 
 def test_a_shared_server_that_a_reload_has_replaced_ends_with_the_last_run_that_uses_it(
