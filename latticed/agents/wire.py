@@ -27,20 +27,24 @@ DRAINED_SECONDS = 0.001
 """Who waited so long for data has read all that there was."""
 EVENT_LIMIT = 1 << 22
 """Bytes that a single event may have."""
+ERROR_LIMIT = 1 << 18
+"""Bytes of an answer that is an error."""
 _TEXT_KEYS = {"role", "content", "refusal"}
 _LAST_WORD = re.compile(rb'^data: ?\[DONE\]|"(?:finish_reason|stop_reason)" ?: ?"|"message_stop"', re.MULTILINE)
 """What is in the events that end a reply; inside of what a model says, quotes are escaped."""
 
 
 async def join(response: httpx2.Response) -> None:
-    """Joins the events of an answer, if it is a stream of such; a client's event hook."""
+    """Joins the events of an answer, makes events of one that has none, and cuts an error; a client's event hook."""
     kind = response.headers.get("content-type", "")
-    if "content-encoding" in response.headers:
-        return
     assert isinstance(response.stream, httpx2.AsyncByteStream)
-    if kind.startswith("text/event-stream"):
+    if not response.is_success:
+        response.stream = Beginning(response.stream)
+    elif "content-encoding" in response.headers:
+        pass
+    elif kind.startswith("text/event-stream"):
         response.stream = Joined(response.stream)
-    elif kind.startswith("application/json") and response.is_success and _asks_for_stream(response.request):
+    elif kind.startswith("application/json") and _asks_for_stream(response.request):
         response.stream = Whole(response.stream)
 
 
@@ -136,6 +140,25 @@ class Joined(httpx2.AsyncByteStream):
     def _say(self, data: bytes) -> None:
         self._out.append(data)
         self._more.set()
+
+
+class Beginning(httpx2.AsyncByteStream):
+    """As much of an error as anybody reads; the rest stays where it is, and the connection is closed."""
+
+    def __init__(self, source: httpx2.AsyncByteStream) -> None:
+        self._source = source
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = ERROR_LIMIT
+        async for data in self._source:
+            yield data[:left]
+            left -= len(data)
+            if left <= 0:
+                return
+
+    async def aclose(self) -> None:
+        """Ends the connection, or gives it back."""
+        await self._source.aclose()
 
 
 class Whole(httpx2.AsyncByteStream):
