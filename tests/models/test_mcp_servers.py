@@ -37,6 +37,8 @@ class Moody:
     def __init__(self) -> None:
         self.sessions = 0
         self.known = ""
+        self.refuses = 0
+        """So many more are told that it is away."""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -62,6 +64,9 @@ class Moody:
 
     def answer(self, asked: dict[str, Any], session: str | None) -> tuple[int, dict[str, Any]]:
         if asked["method"] == "initialize":
+            if self.refuses:
+                self.refuses -= 1
+                return 503, {}
             self.sessions += 1
             self.known = f"session-{self.sessions}"
             about = {"serverInfo": {"name": "moody", "version": "1"}, "capabilities": {"tools": {}}}
@@ -101,12 +106,18 @@ def served(
             "late": {"use": "mcp", "argv": ["/bin/sleep", "62"], "shared": True, "start_seconds": 1.0},
             "gone": {"use": "mcp", "argv": ["/no/such/program"]},
             "mute": {"use": "mcp", "argv": ["/bin/sleep", "60"], "start_seconds": 0.5},
-            "dying": {"use": "mcp", "argv": ["sh", "-c", DYING], "secrets": {"KEPT": "secret:kept"}},
+            "dying": {
+                "use": "mcp",
+                "argv": ["sh", "-c", DYING],
+                "secrets": {"KEPT": "secret:kept"},
+                "start_seconds": 1.0,
+            },
             "lost": {"use": "mcp", "argv": MCP, "cwd": "/no/such/folder"},
             "listless": {"use": "mcp", "argv": [*RUDE, "listless"], "start_seconds": 1.0},
             "rude": {"use": "mcp", "argv": RUDE},
             "slow": {"use": "mcp", "argv": RUDE, "timeout_seconds": 0.5},
             "moody": {"use": "mcp", "url": moody.url, "shared": True},
+            "own_moody": {"use": "mcp", "url": moody.url},
         },
         "agents": {
             "own": {**agent, "tools": ["own"]},
@@ -115,7 +126,7 @@ def served(
             "piped": {"use": "pipeline", "model": "local", "tools": ["own"], "default_roles": ["executor"]},
             **{
                 name: {**agent, "tools": [name]}
-                for name in (*(name for name, _ in FAIL), "rude", "slow", "moody", "dumb", "late")
+                for name in (*(name for name, _ in FAIL), "rude", "slow", "moody", "dumb", "late", "own_moody")
             },
         },
     }
@@ -182,7 +193,8 @@ def test_it_gets_what_it_is_given_and_no_more(served: Daemon, endpoint: Endpoint
 
 
 def test_it_is_told_whose_tools_an_agent_has(served: Daemon, http_tools: str) -> None:
-    agents = {item["name"]: item for item in served.client.get(served.path("agents")).json()["items"]}
+    items = served.client.get(served.path("agents"), params={"limit": 200}).json()["items"]
+    agents = {item["name"]: item for item in items}
     assert agents["dying"]["tools"][0]["description"] == "The tools of an MCP server started by sh."
     assert agents["web"]["tools"][0]["description"] == "The tools of an MCP server at 127.0.0.1."
 
@@ -317,14 +329,15 @@ def test_a_server_that_writes_without_end_is_told_to_the_model(served: Daemon, e
 def test_a_session_that_its_server_has_forgotten_is_made_anew(
     served: Daemon, endpoint: Endpoint, moody: Moody
 ) -> None:  # fmt: skip
+    first = moody.sessions + 1
     served.run("moody", endpoint.script("moody", Call("echo"), Say("ok")))
-    assert endpoint.told("moody") == ["in session-1"]
+    assert endpoint.told("moody") == [f"in session-{first}"]
     moody.known = "none"
     run = served.run("moody", endpoint.script("moody", Call("echo"), Call("echo"), Say("ok")))
     assert run["status"] == "ok", run["error"]
     told = endpoint.told("moody")
     assert "went away" in told[0]
-    assert told[1] == "in session-2"
+    assert told[1] == f"in session-{first + 1}"
 
 
 def test_what_a_server_has_started_ends_with_the_run(served: Daemon, endpoint: Endpoint, done: Ledger) -> None:
@@ -346,6 +359,23 @@ def test_nothing_of_a_server_outlives_the_daemon(served: Daemon, endpoint: Endpo
     wait_until(lambda: not any(_alive(pid) for pid in pids))
     gate.open()
     served.start()
+
+
+def test_a_server_that_is_away_when_a_run_is_entered_again_is_tried_again(
+    served: Daemon, endpoint: Endpoint, moody: Moody
+) -> None:
+    gate = Gate()
+    last = Say("one two", pieces=2, gate=gate, held_at=1)
+    run = served.post_run("own_moody", endpoint.script("away", Call("echo"), last))
+    wait_until(gate.reached.is_set)
+    served.kill()
+    gate.open()
+    moody.refuses = 2
+    served.start()
+    run = served.wait(run["id"])
+    assert (run["status"], run["output"]) == ("ok", "one two"), run["error"]
+    assert moody.refuses == 0
+    assert endpoint.asked("away")[0] == 1
 
 
 def _alive(pid: int) -> bool:
