@@ -335,6 +335,7 @@ class Lattice(People, Workspaces, Auditing, Hooking, Timelines):
         gauges[m.pending] = await self._hooks_store.count_pending()
         m.abandoned.labels("run").set(self._executor.abandoned)
         m.abandoned.labels("thread").set(self._executor.threads.abandoned)
+        m.abandoned.labels("tool").set(self._registry.agents.lost.total())
         return m.text(await self._store.active_counts(), {g: float(v) for g, v in gauges.items()})
 
     async def list_agents(self, workspace: str, *, limit: int = 50, cursor: str | None = None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+from collections import Counter
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,9 @@ class Agents:
             NoSecret: one that a model or a tool needs is not there.
         """
         self._config = config
-        self._bench = _bench(config, before)
+        self.lost: Counter[str] = Counter() if before is None else before.lost
+        """Calls of tools that were given up and still run."""
+        self._bench = _bench(config, before, self.lost)
         self._configured: dict[str, AgentConfig] = dict(config.agents)
         for entry in entry_points(group=ENTRY_POINTS):
             self._configured.setdefault(entry.name, FunctionConfig(use="function", function=entry.value))
@@ -230,7 +233,7 @@ class Registry:
             await agents.close()
 
 
-def _bench(config: Config, before: Agents | None) -> "Workbench | None":
+def _bench(config: Config, before: Agents | None, lost: Counter[str]) -> "Workbench | None":
     """What agents on a model share; None if there are none, or what they need is not installed."""
     secrets = Secrets(config.secrets.dir)
     for model in config.models.values():
@@ -248,7 +251,7 @@ def _bench(config: Config, before: Agents | None) -> "Workbench | None":
         return before._bench
     from latticed.agents.workbench import Workbench
 
-    return Workbench(config.models, config.tools, secrets, load_dotted, config.runs.threads)
+    return Workbench(config.models, config.tools, secrets, load_dotted, config.runs.threads, lost)
 
 
 def _parts(config: Config) -> tuple[Any, ...]:

@@ -147,3 +147,14 @@ def occupied(name: str) -> str:
         time.sleep(0.005)  # noqa: TID251 - a tool that takes as long as the test wants
     note(f"free {name}")
     return name
+
+
+async def deaf(name: str) -> str:
+    """Answers once a file of that name is there, whoever cancels it."""
+    note(f"deaf {name}")
+    while not (Path(os.environ[LEDGER]).parent / name).exists():
+        try:
+            await asyncio.sleep(0.005)  # noqa: TID251 - a tool that takes as long as the test wants
+        except asyncio.CancelledError:
+            note(f"cancelled {name}")
+    return name

@@ -86,6 +86,13 @@ class Nonsense:
 
 
 @dataclass(frozen=True)
+class Whole:
+    """An answer in one piece of JSON, although a stream was asked for."""
+
+    turn: "Say | Call"
+
+
+@dataclass(frozen=True)
 class Hang:
     """Nothing comes."""
 
@@ -238,6 +245,8 @@ class Endpoint:
                 _plain(writer, turn.status, json.dumps({"error": error}), turn.headers)
             case Nonsense():
                 _plain(writer, 200, turn.body, {})
+            case Whole():
+                _plain(writer, 200, json.dumps(_whole(turn.turn)), {})
             case Leave():
                 _begin_stream(writer)
                 for _ in range(turn.after):

@@ -186,16 +186,24 @@ class Calls:
         began, fields = self._x.clock.now(), self._fields(wanted)
         self._x.say(event("tool.called", began, **fields, args=redact(wanted.args)), lazy=True)
         hit("tool.before_call")
-        answer = {"failed": refusal} if refusal is not None else await self._answer(wanted.args, call)
+        tool = f"{self._name}:{wanted.tool}"
+        refusal = refusal or self._hands.refusal(tool)
+        answer = {"failed": refusal} if refusal is not None else await self._answer(tool, wanted.args, call)
         hit("tool.after_call")
         now = self._x.clock.now()
         told = {"ok": "returned" in answer or "tool_return" in answer, "duration_ms": (now - began) / 1000}
         self._x.say(event("tool.returned", now, **fields, **told, **_shown(answer)), lazy=True)
         return answer
 
-    async def _answer(self, args: dict[str, Any], call: Call) -> dict[str, Any]:
-        seconds = self._config.tool_seconds
-        limit = asyncio.timeout(seconds or None)
+    async def _answer(self, tool: str, args: dict[str, Any], call: Call) -> dict[str, Any]:
+        seconds = self._config.tool_seconds or None
+        try:
+            return await self._hands.call(tool, self._told(args, call, seconds), seconds)
+        except TimeoutError:
+            return _given_up(seconds)
+
+    async def _told(self, args: dict[str, Any], call: Call, seconds: float | None) -> dict[str, Any]:
+        limit = asyncio.timeout(seconds)
         try:
             async with limit:
                 value = await call(args)
@@ -212,14 +220,11 @@ class Calls:
             return {"approval": _plain(wanted.metadata)}
         except CallDeferred as deferred:
             return {"deferred": _plain(deferred.metadata), "kind": deferred.kind}
-        except asyncio.CancelledError:
-            await self._hands.rest()
-            raise
         except Final:
             raise
         except (Exception, SystemExit) as error:  # A program's main function ends by SystemExit.
             if isinstance(error, TimeoutError) and limit.expired():
-                return {"failed": f"The tool took longer than {seconds:g} s and was given up."}
+                return _given_up(seconds)
             text = str(error)[:2000]
             return {"failed": f"The tool raised {type(error).__name__}: {text}".encode("utf-8", "replace").decode()}
 
@@ -233,6 +238,10 @@ class Calls:
             answer = {"returned": _plain(value)}
         size = len(orjson.dumps(answer))
         return _too_large(size, limit) if size > limit - 100 else answer
+
+
+def _given_up(seconds: float | None) -> dict[str, Any]:
+    return {"failed": f"The tool took longer than {seconds:g} s and was given up."}
 
 
 def _too_large(size: int, limit: int) -> dict[str, Any]:

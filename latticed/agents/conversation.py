@@ -13,8 +13,8 @@ branch. Events `text.delta {text, agent, request, attempt}`, `tool.called {tool,
 again, `log` are told as they happen, once. The run's `usage` is kept by the way. Secrets are redacted by key.
 
 A budget is the run's, all conversations together. What ends a conversation is a `RunError` with a stable code: those of
-`faults.py`, `budget_exceeded`, `output_invalid` (the model does not give what `output_type` wants), `too_many_retries`,
-`tool_server_failed`. It is a `Final` where another attempt of the run would not help.
+`faults.py`, `budget_exceeded`, `output_invalid` (the model gives neither what `output_type` wants nor calls that a tool
+takes, however often it is told), `tool_server_failed`. It is a `Final` where another attempt of the run would not help.
 
 In mode `simulation` a scripted model answers with `simulated` (see simulation.py), whatever the configuration says.
 """
@@ -85,7 +85,7 @@ async def hold(
     settings: dict[str, Any] | None = None, history: Sequence[ModelMessage] = (), deps: Any = None,
 ) -> Answer[Any]:  # fmt: skip
     """As `converse`, with an agent that is there already. What it has of its own stays: model, tools, output."""
-    hands = Hands(bench.threads, ctx.entry.x)
+    hands = Hands(bench.places, ctx.entry.x)
     calls = Calls(ctx, name, config, hands)
     requests = Requests(ctx, name, use, config.budget, used_so_far(ctx), bench.turnstile)
     capabilities: list[AbstractCapability[Any]] = [

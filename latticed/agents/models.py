@@ -156,6 +156,7 @@ class Models:
                     config.silence_seconds, connect=CONNECT_SECONDS, pool=config.timeout_seconds
                 ),
                 limits=httpx2.Limits(max_connections=config.connections, max_keepalive_connections=config.connections),
+                headers={"accept-encoding": "identity"},  # wire.py reads it as it comes.
                 follow_redirects=False, event_hooks={"response": [join]},
             )  # fmt: skip
         return self._clients[name]

@@ -3,21 +3,25 @@
 import asyncio
 import logging
 import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from fastmcp.client.transports import StreamableHttpTransport
 from fastmcp.exceptions import ToolError
 from mcp import MCPError as McpError
-from mcp_types import CONNECTION_CLOSED, INVALID_REQUEST
+from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, INVALID_REQUEST
 from pydantic import ValidationError
 from pydantic_ai import RunContext
 from pydantic_ai.exceptions import ToolFailed
 from pydantic_ai.mcp import MCPToolset
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 
+from latticed.agents.program import CommandFailed
 from latticed.agents.stdio import ProgramTransport
 from latticed.config.modelled import McpToolConfig
+from latticed.engine.retrying import backoff_seconds
 from latticed.errors import RunError
 from latticed.secrets import PREFIX, Secrets
 
@@ -27,6 +31,11 @@ log.propagate = True
 
 MOST_SECONDS = 86_400.0
 """How long one call may take as far as the protocol is concerned; each agent has its own limit for its tools."""
+
+AGAIN_SECONDS = 30.0
+"""For how long a server that is away is tried again, if it has no less to be there."""
+BACKOFF_SECONDS = (0.25, 5.0)
+"""The wait after the first failure, doubled after each, and the longest."""
 
 
 class ServerFailed(RunError):
@@ -49,6 +58,8 @@ class Server(AbstractToolset[Any]):
         self._users = 0
         self._is_kept = False
         self._lock = asyncio.Lock()
+        self._failure: ServerFailed | None = None
+        """Why it did not come up when that was last tried, if it did not."""
 
     @property
     def id(self) -> str | None:
@@ -61,8 +72,7 @@ class Server(AbstractToolset[Any]):
         return f"MCP server {self._name}"
 
     async def __aenter__(self) -> "Server":
-        async with self._lock:
-            await self._renew()
+        async with self._up():
             self._users += 1
         return self
 
@@ -75,8 +85,7 @@ class Server(AbstractToolset[Any]):
 
     async def keep(self) -> None:
         """It is there from now on, whether or not anybody uses it, until `let_go`."""
-        async with self._lock:
-            await self._renew()
+        async with self._up():
             self._users += not self._is_kept
             self._is_kept = True
 
@@ -157,14 +166,49 @@ class Server(AbstractToolset[Any]):
         return "it took too long" if isinstance(error, TimeoutError) else f"{error or type(error).__name__}"
 
     async def _alive(self) -> MCPToolset[Any]:
+        async with self._up() as session:
+            return session
+
+    @asynccontextmanager
+    async def _up(self) -> AsyncGenerator[MCPToolset[Any]]:
+        """The session, with nobody else at the server. Who waits while it does not come up shares in that failure."""
+        before = self._failure
         async with self._lock:
-            return await self._renew()
+            if self._failure is not None and self._failure is not before:
+                raise ServerFailed(self._failure.message)
+            try:
+                session = await self._renew()
+            except ServerFailed as failure:
+                self._failure = failure
+                raise
+            self._failure = None
+            yield session
 
     async def _renew(self) -> MCPToolset[Any]:
         session = self._session
         if session is not None and not self._is_dead and session.client.is_connected():
             return session
         await self._end()
+        session = await self._come_up()
+        self._session, self._is_dead = session, False
+        return session
+
+    async def _come_up(self) -> MCPToolset[Any]:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + min(self._config.start_seconds, AGAIN_SECONDS)
+        failed = 0
+        while True:
+            try:
+                return await self._start()
+            except ServerFailed as failure:
+                failed += 1
+                wait_seconds = backoff_seconds(failed, *BACKOFF_SECONDS)
+                if not _may_pass(failure.__cause__) or loop.time() + wait_seconds > until:
+                    raise
+                log.info("%s; trying again in %.1f s", failure.message, wait_seconds)
+            await asyncio.sleep(wait_seconds)
+
+    async def _start(self) -> MCPToolset[Any]:
         self._transport = self._make_transport()
         session = MCPToolset(
             self._transport, id=self._name, tool_error_behavior="error", init_timeout=self._config.start_seconds,
@@ -175,7 +219,6 @@ class Server(AbstractToolset[Any]):
                 await session.__aenter__()
         except Exception as error:
             raise self._failed("could not be reached", error) from error
-        self._session, self._is_dead = session, False
         return session
 
     async def _end(self) -> None:
@@ -198,3 +241,11 @@ class Server(AbstractToolset[Any]):
     def _filled(self, value: str) -> str:
         """A header's value, in which a word `secret:NAME` stands for the secret."""
         return " ".join(self._secrets.resolve(w) if w.startswith(PREFIX) else w for w in value.split(" "))
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Whether a server that is away for this reason may be back soon; what is no program never is."""
+    if isinstance(error, McpError):
+        return error.error.code in (CONNECTION_CLOSED, INTERNAL_ERROR)
+    cause = None if error is None else error.__cause__
+    return cause.code == "spawn_failed" if isinstance(cause, CommandFailed) else not isinstance(error, TimeoutError)

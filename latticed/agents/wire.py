@@ -6,7 +6,8 @@ to nothing: consecutive chunks of `chat.completion.chunk` that differ in nothing
 comes passes as it is, in its place.
 
 It is also where it is seen whether a reply was said to its end: a server that goes away in the middle of one may end
-its answer as properly as one that has said all.
+its answer as properly as one that has said all. And a server that does not stream, whatever it is asked for, gives the
+whole reply in one piece: here it becomes a stream of one chunk.
 """
 
 import asyncio
@@ -26,17 +27,25 @@ DRAINED_SECONDS = 0.001
 """Who waited so long for data has read all that there was."""
 EVENT_LIMIT = 1 << 22
 """Bytes that a single event may have."""
+ERROR_LIMIT = 1 << 18
+"""Bytes of an answer that is an error."""
 _TEXT_KEYS = {"role", "content", "refusal"}
 _LAST_WORD = re.compile(rb'^data: ?\[DONE\]|"(?:finish_reason|stop_reason)" ?: ?"|"message_stop"', re.MULTILINE)
 """What is in the events that end a reply; inside of what a model says, quotes are escaped."""
 
 
 async def join(response: httpx2.Response) -> None:
-    """Joins the events of an answer, if it is a stream of such; a client's event hook."""
-    is_stream = response.headers.get("content-type", "").startswith("text/event-stream")
-    if is_stream and "content-encoding" not in response.headers:
-        assert isinstance(response.stream, httpx2.AsyncByteStream)
+    """Joins the events of an answer, makes events of one that has none, and cuts an error; a client's event hook."""
+    kind = response.headers.get("content-type", "")
+    assert isinstance(response.stream, httpx2.AsyncByteStream)
+    if not response.is_success:
+        response.stream = Beginning(response.stream)
+    elif "content-encoding" in response.headers:
+        pass
+    elif kind.startswith("text/event-stream"):
         response.stream = Joined(response.stream)
+    elif kind.startswith("application/json") and _asks_for_stream(response.request):
+        response.stream = Whole(response.stream)
 
 
 class Joined(httpx2.AsyncByteStream):
@@ -131,6 +140,65 @@ class Joined(httpx2.AsyncByteStream):
     def _say(self, data: bytes) -> None:
         self._out.append(data)
         self._more.set()
+
+
+class Beginning(httpx2.AsyncByteStream):
+    """As much of an error as anybody reads; the rest stays where it is, and the connection is closed."""
+
+    def __init__(self, source: httpx2.AsyncByteStream) -> None:
+        self._source = source
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = ERROR_LIMIT
+        async for data in self._source:
+            yield data[:left]
+            left -= len(data)
+            if left <= 0:
+                return
+
+    async def aclose(self) -> None:
+        """Ends the connection, or gives it back."""
+        await self._source.aclose()
+
+
+class Whole(httpx2.AsyncByteStream):
+    """A reply that came as one, as the event stream that it should have been; what is no reply passes as it is."""
+
+    def __init__(self, source: httpx2.AsyncByteStream) -> None:
+        self._source = source
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        body = b""
+        async for data in self._source:
+            body += data
+            if len(body) > EVENT_LIMIT:
+                raise OutcomeTooLarge(f"the reply has more than {EVENT_LIMIT} bytes")
+        yield _as_events(body)
+
+    async def aclose(self) -> None:
+        """Ends the connection, or gives it back."""
+        await self._source.aclose()
+
+
+def _asks_for_stream(request: httpx2.Request) -> bool:
+    try:
+        asked = orjson.loads(request.content)
+    except (orjson.JSONDecodeError, httpx2.RequestNotRead):
+        return False
+    return isinstance(asked, dict) and asked.get("stream") is True
+
+
+def _as_events(body: bytes) -> bytes:
+    try:
+        whole: dict[str, Any] = orjson.loads(body)
+        for choice in whole["choices"]:
+            choice["delta"] = delta = choice.pop("message")
+            for index, call in enumerate(delta.get("tool_calls") or ()):
+                call["index"] = index
+    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
+        return body
+    whole["object"] = "chat.completion.chunk"
+    return b"data: " + orjson.dumps(whole) + b"\n\n" + b"data: [DONE]\n\n"
 
 
 def _textual(event: bytes) -> dict[str, Any] | None:

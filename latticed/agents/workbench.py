@@ -1,10 +1,11 @@
-"""What all agents that work on a model share: the models, the tools, a pool of threads for plain tools."""
+"""What all agents that work on a model share: the models, the tools, places for plain tools."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from latticed.agents.models import Models
+from latticed.agents.places import Places
 from latticed.agents.toolbox import Toolbox
 from latticed.agents.turnstile import Turnstile
 from latticed.agents.warming import warm_up
@@ -17,14 +18,14 @@ class Workbench:
 
     def __init__(
         self, models: Mapping[str, ModelConfig], tools: Mapping[str, ToolConfig], secrets: Secrets,
-        load: Callable[[str], Any], threads: int,
+        load: Callable[[str], Any], threads: int, lost: Counter[str],
     ) -> None:  # fmt: skip
         self.models = Models(models, secrets)
         self.tools = Toolbox(tools, secrets, load)
         self.turnstile = Turnstile()
         if any(model.provider == "openai" for model in models.values()):
             warm_up()
-        self.threads = ThreadPoolExecutor(threads, thread_name_prefix="tool")
+        self.places = Places(threads, lost)
 
     def retire(self) -> None:
         """Another has taken its place, but runs may go on using this one."""
@@ -32,6 +33,6 @@ class Workbench:
 
     async def close(self) -> None:
         """Ends connections and shared servers; waits for no thread."""
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        self.places.close()
         await self.tools.close()
         await self.models.close()

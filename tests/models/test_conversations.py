@@ -3,7 +3,7 @@
 import pytest
 
 from tests.conftest import Daemon
-from tests.endpoint import Call, Endpoint, Gate, Say
+from tests.endpoint import Call, Endpoint, Gate, Say, Whole
 from tests.models.conftest import Ledger
 
 
@@ -96,6 +96,18 @@ def test_an_object_is_asked_for_and_validated(modelled: Daemon, endpoint: Endpoi
     run = modelled.run("judge", endpoint.script("city", wrong, right))
     assert run["output"] == {"name": "Oslo", "people": 7}
     assert endpoint.asked("city") == [1, 1]
+
+
+def test_a_server_that_does_not_stream_is_understood(modelled: Daemon, endpoint: Endpoint) -> None:
+    calls = Whole(Call.several(("add", {"a": 1, "b": 2}), ("add", {"a": 3, "b": 4})))
+    run = modelled.run("helper", endpoint.script("whole", calls, Whole(Say("three and seven", tokens=(20, 7)))))
+    assert (run["status"], run["output"]) == ("ok", "three and seven"), run["error"]
+    assert endpoint.asked("whole") == [1, 1]
+    assert endpoint.told("whole") == ["3", "7"]
+    assert all(asked.body["stream"] for asked in endpoint.of("whole"))
+    assert {asked.headers["accept-encoding"] for asked in endpoint.of("whole")} == {"identity"}
+    assert (run["usage"]["input_tokens"], run["usage"]["output_tokens"]) == (30, 12)
+    assert "".join(event["data"]["text"] for event in modelled.events(run["id"], "text.delta")) == "three and seven"
 
 
 def test_an_object_that_never_comes_is_a_failure(modelled: Daemon, endpoint: Endpoint) -> None:

@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,6 +37,8 @@ class Moody:
     def __init__(self) -> None:
         self.sessions = 0
         self.known = ""
+        self.refuses = 0
+        """So many more are told that it is away."""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -61,6 +64,9 @@ class Moody:
 
     def answer(self, asked: dict[str, Any], session: str | None) -> tuple[int, dict[str, Any]]:
         if asked["method"] == "initialize":
+            if self.refuses:
+                self.refuses -= 1
+                return 503, {}
             self.sessions += 1
             self.known = f"session-{self.sessions}"
             about = {"serverInfo": {"name": "moody", "version": "1"}, "capabilities": {"tools": {}}}
@@ -97,14 +103,21 @@ def served(
             "common": {"use": "mcp", "argv": MCP, "env": ENV, "shared": True},
             "dumb": {"use": "mcp", "argv": ["/bin/sleep", "61"], "shared": True, "start_seconds": 60.0},
             "web": {"use": "mcp", "url": http_tools, "headers": {"Authorization": "Bearer secret:kept"}},
+            "late": {"use": "mcp", "argv": ["/bin/sleep", "62"], "shared": True, "start_seconds": 1.0},
             "gone": {"use": "mcp", "argv": ["/no/such/program"]},
             "mute": {"use": "mcp", "argv": ["/bin/sleep", "60"], "start_seconds": 0.5},
-            "dying": {"use": "mcp", "argv": ["sh", "-c", DYING], "secrets": {"KEPT": "secret:kept"}},
+            "dying": {
+                "use": "mcp",
+                "argv": ["sh", "-c", DYING],
+                "secrets": {"KEPT": "secret:kept"},
+                "start_seconds": 1.0,
+            },
             "lost": {"use": "mcp", "argv": MCP, "cwd": "/no/such/folder"},
             "listless": {"use": "mcp", "argv": [*RUDE, "listless"], "start_seconds": 1.0},
             "rude": {"use": "mcp", "argv": RUDE},
             "slow": {"use": "mcp", "argv": RUDE, "timeout_seconds": 0.5},
             "moody": {"use": "mcp", "url": moody.url, "shared": True},
+            "own_moody": {"use": "mcp", "url": moody.url},
         },
         "agents": {
             "own": {**agent, "tools": ["own"]},
@@ -113,7 +126,7 @@ def served(
             "piped": {"use": "pipeline", "model": "local", "tools": ["own"], "default_roles": ["executor"]},
             **{
                 name: {**agent, "tools": [name]}
-                for name in (*(name for name, _ in FAIL), "rude", "slow", "moody", "dumb")
+                for name in (*(name for name, _ in FAIL), "rude", "slow", "moody", "dumb", "late", "own_moody")
             },
         },
     }
@@ -225,6 +238,16 @@ def test_a_shared_server_that_does_not_answer_keeps_nobody_from_another(
     wait_until(lambda: not below(served, "/bin/sleep 61"))
 
 
+def test_those_who_wait_for_a_shared_server_that_does_not_come_up_wait_once(served: Daemon) -> None:
+    began = time.monotonic()
+    runs = [served.post_run("late", "hello") for _ in range(6)]
+    ended = [served.wait(run["id"]) for run in runs]
+    assert {run["error"]["code"] for run in ended} == {"tool_server_failed"}
+    assert all("it took too long" in run["error"]["message"] for run in ended)
+    assert time.monotonic() - began < 9.0, "each on its own they take three seconds a run"
+    assert served.run("late", "hello")["error"]["code"] == "tool_server_failed", "who comes later tries again"
+
+
 def test_a_shared_server_that_a_reload_has_replaced_ends_with_the_last_run_that_uses_it(
     endpoint: Endpoint, tmp_path: Path
 ) -> None:
@@ -305,14 +328,15 @@ def test_a_server_that_writes_without_end_is_told_to_the_model(served: Daemon, e
 def test_a_session_that_its_server_has_forgotten_is_made_anew(
     served: Daemon, endpoint: Endpoint, moody: Moody
 ) -> None:  # fmt: skip
+    first = moody.sessions + 1
     served.run("moody", endpoint.script("moody", Call("echo"), Say("ok")))
-    assert endpoint.told("moody") == ["in session-1"]
+    assert endpoint.told("moody") == [f"in session-{first}"]
     moody.known = "none"
     run = served.run("moody", endpoint.script("moody", Call("echo"), Call("echo"), Say("ok")))
     assert run["status"] == "ok", run["error"]
     told = endpoint.told("moody")
     assert "went away" in told[0]
-    assert told[1] == "in session-2"
+    assert told[1] == f"in session-{first + 1}"
 
 
 def test_what_a_server_has_started_ends_with_the_run(served: Daemon, endpoint: Endpoint, done: Ledger) -> None:
@@ -334,6 +358,23 @@ def test_nothing_of_a_server_outlives_the_daemon(served: Daemon, endpoint: Endpo
     wait_until(lambda: not any(_alive(pid) for pid in pids))
     gate.open()
     served.start()
+
+
+def test_a_server_that_is_away_when_a_run_is_entered_again_is_tried_again(
+    served: Daemon, endpoint: Endpoint, moody: Moody
+) -> None:
+    gate = Gate()
+    last = Say("one two", pieces=2, gate=gate, held_at=1)
+    run = served.post_run("own_moody", endpoint.script("away", Call("echo"), last))
+    wait_until(gate.reached.is_set)
+    served.kill()
+    gate.open()
+    moody.refuses = 2
+    served.start()
+    run = served.wait(run["id"])
+    assert (run["status"], run["output"]) == ("ok", "one two"), run["error"]
+    assert moody.refuses == 0
+    assert endpoint.asked("away")[0] == 1
 
 
 def _alive(pid: int) -> bool:

@@ -30,6 +30,15 @@ def test_what_asking_again_would_not_mend_fails_at_once(
     assert "local" in run["error"]["message"] or "keyed" in run["error"]["message"]
 
 
+def test_of_a_refusal_without_end_only_the_beginning_is_read(modelled: Daemon, endpoint: Endpoint) -> None:
+    run = modelled.run("helper", endpoint.script("long-refusal", Refuse(400, "no, " * (8 << 20))))
+    assert (run["status"], run["error"]["code"]) == ("failed", "model_rejected")
+    assert "no, no, no" in run["error"]["message"]
+    wait_until(lambda: endpoint.of("long-refusal")[0].end != "open")
+    assert endpoint.of("long-refusal")[0].end == "left", "the rest was never read"
+    assert modelled.run("helper", endpoint.script("short", Say("yes")))["status"] == "ok"
+
+
 def test_a_key_is_sent_and_never_told(modelled: Daemon, endpoint: Endpoint) -> None:
     refusal = Refuse(401, "Incorrect API key provided: sk-very-secret")
     run = modelled.run("keyed", endpoint.script("leak", refusal))

@@ -124,7 +124,7 @@ def test_a_failure_that_was_recorded_stays_one_although_its_cause_is_gone(mortal
     mortal.kill()
     gate.open()
     shutil.copy(Path(mcp_server.__file__), mortal.home / "late.py")
-    run = mortal.start().wait(run["id"])
+    run = mortal.start().wait(run["id"], timeout=40)
     assert run["status"] == "partial", run["error"]
     assert [step["status"] for step in run["plan"]["steps"]] == ["failed", "skipped"]
     assert "late" in run["plan"]["steps"][0]["note"]
@@ -141,7 +141,7 @@ def test_a_server_that_is_away_when_a_run_is_entered_again_is_named_as_the_cause
     mortal.kill()
     gate.open()
     server.unlink()
-    run = mortal.start().wait(run["id"])
+    run = mortal.start().wait(run["id"], timeout=40)
     assert (run["status"], run["error"]["code"]) == ("failed", "tool_server_failed")
     assert "late" in run["error"]["message"]
     assert [step["status"] for step in run["plan"]["steps"]] == ["done", "done"], "what was done is still shown"
