@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -28,6 +29,9 @@ app.add_typer(token_app, name="token")
 app.add_typer(config_app, name="config")
 
 ConfigFlag = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The configuration, TOML.")]
+AppDirFlag = Annotated[
+    list[Path] | None, typer.Option("--app-dir", metavar="DIR", help="Where your own agents are imported from.")
+]
 StateDirFlag = Annotated[Path | None, typer.Option("--state-dir", metavar="DIR", help="Where everything is kept.")]
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -51,16 +55,14 @@ def serve(
     state_dir: StateDirFlag = None,
     host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="The port to listen on; 0 takes a free one.")] = None,
-    app_dir: Annotated[
-        list[Path] | None, typer.Option("--app-dir", metavar="DIR", help="Where your own agents are imported from.")
-    ] = None,
+    app_dir: AppDirFlag = None,
     banner: Annotated[bool, typer.Option("--banner", help="When ready, say where and what to try.")] = False,
 ) -> None:
     """Runs the daemon until SIGTERM or SIGINT."""
     flags = {key: value for key, value in {"host": host, "port": port}.items() if value is not None}
     settings = load(config, state_dir, {"server": flags} if flags else {})
     log.setup(settings.log.level)
-    sys.path[:0] = [str(path.resolve()) for path in app_dir or []]
+    _import_from(app_dir)
     settings.make_state_dir()
     descriptors.allow_many()
 
@@ -80,6 +82,29 @@ def migrate(config: ConfigFlag = None, state_dir: StateDirFlag = None) -> None:
     import latticed.daemon as daemon
 
     typer.echo(daemon.migrate(settings))
+
+
+@app.command()
+def doctor(
+    config: ConfigFlag = None,
+    state_dir: StateDirFlag = None,
+    app_dir: AppDirFlag = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Says what keeps the daemon from working, or soon may, a line a check; changes nothing."""
+    import latticed.doctor as examination
+
+    log.setup("error")
+    _import_from(app_dir)
+    with redirect_stdout(sys.stderr):  # What the agents' own code prints as it is loaded is no part of the report.
+        findings = list(examination.examine(lambda: load(config, state_dir)))
+    code = examination.exit_code(findings)
+    if as_json:
+        checks = [{"check": each.check, "result": each.result, "said": each.said} for each in findings]
+        typer.echo(json.dumps({"exit_code": code, "checks": checks}, indent=2, ensure_ascii=False))
+    else:
+        typer.echo("\n".join(f"{each.result:<8} {each.check}: {' '.join(each.said.split())}" for each in findings))
+    raise typer.Exit(code)
 
 
 @token_app.command("create")
@@ -149,6 +174,10 @@ def parse_duration(text: str) -> int:
     if found is None or int(found[1]) == 0:
         raise Invalid(f"{text!r} is not a duration; write 90s, 15m, 12h, 30d or 4w")
     return int(found[1]) * UNITS[found[2]]
+
+
+def _import_from(app_dir: list[Path] | None) -> None:
+    sys.path[:0] = [str(path.resolve()) for path in app_dir or []]
 
 
 def _prepare(config: Path | None, state_dir: Path | None) -> Config:

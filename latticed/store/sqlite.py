@@ -29,6 +29,11 @@ LEFT_FREE = 16
 """The journal is laid out only where it takes at most this part of the space that is free."""
 
 
+def lock_path(database: Path) -> Path:
+    """Where the lock of a database lies: beside it."""
+    return database.with_name(database.name + ".lock")
+
+
 class Lock:
     """`<db>.lock`, held for as long as the process lives; no process that it starts, or forks off, inherits it."""
 
@@ -39,7 +44,7 @@ class Lock:
             Unavailable: another process holds it.
             CannotOpen: its file cannot be written.
         """
-        self.path = database.with_name(database.name + ".lock")
+        self.path = lock_path(database)
         try:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:

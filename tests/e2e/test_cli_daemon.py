@@ -56,7 +56,7 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
         " if m in sys.modules), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert all(f"\n  {command} " in done.stdout for command in ("serve", "migrate", "token", "config"))
+    assert all(f"\n  {command} " in done.stdout for command in ("serve", "migrate", "doctor", "token", "config"))
     assert done.stderr == "\n"
 
 
