@@ -22,6 +22,7 @@ from latticed.store.sqlite import (
     BUSY_SECONDS,
     Lock,
     lay_out_journal,
+    make_private,
     prove_writable,
     reading_engine,
     touch,
@@ -94,6 +95,7 @@ def upgrade(url: str, busy_seconds: float = BUSY_SECONDS) -> str:
     """
     path = database_path(url)
     lock = Lock(path)
+    make_private(path)
     engine = writing_engine(make_url(url), busy_seconds)
     try:
         return migrating.upgrade(engine)
@@ -121,6 +123,7 @@ async def open_store(url: str, clock: Clock, *, exclusive: bool = True, busy_sec
 
     def prepare() -> None:
         if exclusive:
+            make_private(database_path(parsed))
             prove_writable(engine)
             migrating.upgrade(engine, apart=True)
             lay_out_journal(engine, database_path(parsed))

@@ -65,6 +65,13 @@ class Lock:
         os.close(self._file)
 
 
+def make_private(database: Path) -> None:
+    """Makes the file of a new database its owner's alone, wherever it lies; the journal's files take after it. One that
+    is there keeps the rights that it was given, and why none can be made is for whoever opens it to say."""
+    with suppress(OSError):
+        os.close(os.open(database, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
 def _set(engine: Engine, *pragmas: str) -> None:
     """Has every connection begin with these."""
 

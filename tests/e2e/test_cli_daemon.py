@@ -288,6 +288,19 @@ def test_migrate_makes_a_database_that_the_daemon_takes_and_can_be_run_again(dae
     assert one.start().run("echo")["status"] == "ok"
 
 
+@pytest.mark.parametrize("made_by", ["migrate", "serve"])
+def test_the_database_is_its_owners_alone_wherever_it_lies(daemon: Make, tmp_path: Path, made_by: str) -> None:
+    elsewhere = tmp_path / "open_to_all"
+    elsewhere.mkdir(mode=0o755)
+    one = daemon(start=False, bare=True, config={"store": {"url": f"sqlite+aiosqlite:///{elsewhere}/runs.db"}})
+    if made_by == "migrate":
+        options = ("--config", str(one.config_file), "--state-dir", str(one.state_dir))
+        assert latticed("migrate", *options, PYTHONPATH=one.environment["PYTHONPATH"]).returncode == 0
+    else:
+        one.start()
+    assert {stat.S_IMODE(path.stat().st_mode) for path in elsewhere.iterdir()} == {0o600}
+
+
 def token(one: Daemon, *args: str) -> Any:
     options = ("--config", str(one.config_file), "--state-dir", str(one.state_dir), "--json", *args)
     done = latticed("token", "create", *options, PYTHONPATH=one.environment["PYTHONPATH"])
