@@ -376,7 +376,8 @@ def create_token(config: Config, workspace: str, asked: TokenRequest) -> dict[st
 
     Raises:
         NotFound: no such workspace.
-        WrongVersion: the database is missing or of another version.
+        CannotOpen: there is no database.
+        WrongVersion: it is of another version.
         Unavailable: the store is away.
     """
     return asyncio.run(_create_token(config, workspace, asked))

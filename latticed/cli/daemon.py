@@ -77,7 +77,9 @@ def serve(
 @app.command()
 def migrate(config: ConfigFlag = None, state_dir: StateDirFlag = None) -> None:
     """Brings the database up to date; so does serve."""
-    settings = _prepare(config, state_dir)
+    settings = load(config, state_dir)
+    log.setup(settings.log.level)
+    settings.make_state_dir()
 
     import latticed.daemon as daemon
 
@@ -134,7 +136,8 @@ def create_token(
         asked = TokenRequest(name=name, role=role, lanes=lane or None, expires_seconds=seconds)
     except ValidationError as error:
         raise complaints(error, "token") from None
-    settings = _prepare(config, state_dir)
+    settings = load(config, state_dir)
+    log.setup(settings.log.level)
 
     import latticed.daemon as daemon
 
@@ -178,13 +181,6 @@ def parse_duration(text: str) -> int:
 
 def _import_from(app_dir: list[Path] | None) -> None:
     sys.path[:0] = [str(path.resolve()) for path in app_dir or []]
-
-
-def _prepare(config: Path | None, state_dir: Path | None) -> Config:
-    settings = load(config, state_dir)
-    log.setup(settings.log.level)
-    settings.make_state_dir()
-    return settings
 
 
 def _as_toml(settings: Config) -> list[str]:

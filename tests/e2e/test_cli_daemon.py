@@ -319,6 +319,15 @@ def test_a_token_is_made_while_the_daemon_runs_and_opens_what_it_should(live: Da
     assert made["token"] not in live.log
 
 
+def test_where_no_database_is_no_token_is_made_nor_anything_else(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("typo", "empty"):
+        done = latticed("token", "create", "--workspace", "*", "--role", "admin", "--state-dir", str(tmp_path / name))
+        said = f"latticed: there is no database {tmp_path / name}/latticed.db; name the daemon's own state directory"
+        assert (done.returncode, complaint(done).startswith(said), done.stdout) == (70, True, "")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "empty"]
+
+
 @pytest.mark.parametrize("workspace", ["not-there", "a b", ""])
 def test_there_is_no_token_of_a_workspace_that_is_not_there(live: Daemon, workspace: str) -> None:
     options = ("--config", str(live.config_file), "--state-dir", str(live.state_dir), "--workspace", workspace)
