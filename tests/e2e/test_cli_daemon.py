@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import psutil
 import pytest
 
 from tests.conftest import ROOT, Daemon, wait_until
@@ -142,6 +143,16 @@ def test_a_second_signal_hurries(daemon: Make) -> None:
     wait_until(lambda: httpx2.get(f"{one.url}/readyz").status_code == 503)
     one.process.send_signal(signal.SIGTERM)
     assert one.wait_exit(20) == 0
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_with_its_whole_group_as_it_makes_its_database_it_drains(daemon: Make, signum: int) -> None:
+    one = daemon(start=False, bare=True).launch()
+    family = psutil.Process(one.process.pid)
+    wait_until(lambda: any("latticed.store" in child.cmdline() for child in family.children()), interval=0.001)
+    os.killpg(one.process.pid, signum)
+    assert one.wait_exit() == 0, one.log
+    assert one.start().run("echo")["status"] == "ok"
 
 
 @pytest.mark.parametrize("port", ["its own", "another"])
