@@ -14,7 +14,7 @@ from latticed import descriptors
 from latticed.client.transport import Transport
 from latticed.config import CommandConfig, Config, ConfigError, McpToolConfig
 from latticed.config.modelled import CommandToolConfig
-from latticed.daemon import ADDRESS_FILE, ADMIN_TOKEN_FILE, store_url
+from latticed.daemon import ADDRESS_FILE, ADMIN_TOKEN_FILE
 from latticed.errors import LatticedError
 from latticed.hooks.assembly import KEY_FILE
 from latticed.hooks.loading import load_hooks
@@ -22,6 +22,7 @@ from latticed.models.hooks import CommandHook, WebhookHook
 from latticed.plugins import Agents
 from latticed.secrets import NoSecret, Secrets
 from latticed.store import database_path, holder, look
+from latticed.upkeep import store_url
 
 READY_SECONDS = 5.0
 SCARCE_BYTES, LEAST_BYTES = 1 << 30, 32 << 20

@@ -81,9 +81,9 @@ def migrate(config: ConfigFlag = None, state_dir: StateDirFlag = None) -> None:
     log.setup(settings.log.level)
     settings.make_state_dir()
 
-    import latticed.daemon as daemon
+    from latticed import upkeep
 
-    typer.echo(daemon.migrate(settings))
+    typer.echo(upkeep.migrate(settings))
 
 
 @app.command()
@@ -139,9 +139,9 @@ def create_token(
     settings = load(config, state_dir)
     log.setup(settings.log.level)
 
-    import latticed.daemon as daemon
+    from latticed import upkeep
 
-    made = daemon.create_token(settings, workspace, asked)
+    made = upkeep.create_token(settings, workspace, asked)
     typer.echo(json.dumps(made) if as_json else made["token"])
 
 
