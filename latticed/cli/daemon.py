@@ -13,18 +13,27 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from latticed import __version__, descriptors, log
+from latticed.cli.arguments import usage
+from latticed.cli.session import INTERRUPTED
 from latticed.config import Config, load
 from latticed.errors import Internal, Invalid, LatticedError
 
+
+def _help_unless_more(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help(), err=True)
+        raise typer.Exit(2)
+
+
 app = typer.Typer(
     help="The durable run executor.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-token_app = typer.Typer(help="Who may come in.", no_args_is_help=True)
-config_app = typer.Typer(help="What the daemon is told.", no_args_is_help=True)
+token_app = typer.Typer(help="Who may come in.", invoke_without_command=True, callback=_help_unless_more)
+config_app = typer.Typer(help="What the daemon is told.", invoke_without_command=True, callback=_help_unless_more)
 app.add_typer(token_app, name="token")
 app.add_typer(config_app, name="config")
 
@@ -44,9 +53,11 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def latticed(
+    ctx: typer.Context,
     _: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="The version.")] = False,
 ) -> None:
     """The durable run executor."""
+    _help_unless_more(ctx)
 
 
 @app.command()
@@ -54,7 +65,9 @@ def serve(
     config: ConfigFlag = None,
     state_dir: StateDirFlag = None,
     host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="The port to listen on; 0 takes a free one.")] = None,
+    port: Annotated[
+        str | None, typer.Option(metavar="NUMBER", help="The port to listen on; 0 takes a free one.")
+    ] = None,
     app_dir: AppDirFlag = None,
     banner: Annotated[bool, typer.Option("--banner", help="When ready, say where and what to try.")] = False,
 ) -> None:
@@ -231,9 +244,13 @@ def main() -> None:
     """The entry point. An error is one line on stderr and the exit code of its class; an unexpected one is logged."""
     _open_stdio()
     try:
-        app()
+        sys.exit(app(prog_name="latticed", standalone_mode=False))
     except LatticedError as error:
         _die(error.detail, error.exit_code)
+    except typer.TyperException as error:
+        _die(usage(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(INTERRUPTED)
     except Exception as error:
         import structlog
 

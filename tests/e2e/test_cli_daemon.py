@@ -65,6 +65,7 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
     ("args", "code", "said"),
     [
         (["serve", "--port", "99999"], 78, "latticed: flag: server.port: must be less than or equal to 65535"),
+        (["serve", "--port", "abc"], 78, "latticed: flag: server.port: must be a valid integer"),
         (["serve", "--host", "0.0.0.0"], 78, "set server.allow_public = true if that is meant"),
         (["serve", "--config", "/no/such.toml"], 78, "latticed: /no/such.toml: cannot be read: No such file"),
         (["config", "show", "--config", "/no/such.toml"], 78, "latticed: /no/such.toml: cannot be read: No such file"),
@@ -86,9 +87,30 @@ def test_a_variable_that_sets_nothing_is_refused() -> None:
     assert complaint(done).endswith("LATTICED_SERVER__PROT: unknown key; did you mean LATTICED_SERVER__PORT?")
 
 
-@pytest.mark.parametrize("args", [["bogus"], ["serve", "--port", "x"], ["token", "create", "--role", "god"]])
-def test_a_command_line_that_is_not_understood_ends_with_2(args: list[str]) -> None:
-    assert latticed(*args).returncode == 2
+@pytest.mark.parametrize(
+    ("command", "args", "said"),
+    [
+        ("", ["bogus"], "No such command 'bogus'"),
+        (" serve", ["extra"], "Got unexpected extra argument(s) (extra)"),
+        (" serve", ["--nope"], "No such option: --nope"),
+        (" token create", ["--role", "admin"], "Missing option '--workspace'"),
+        (
+            " token create",
+            ["--role", "a"],
+            "Invalid value for '--role': 'a' is not one of 'viewer', 'operator', 'admin'",
+        ),
+    ],
+)
+def test_a_command_line_that_is_not_understood_is_one_line_and_2(command: str, args: list[str], said: str) -> None:
+    done = latticed(*command.split(), *args)
+    line = f"latticed: {said}; see latticed{command} --help"
+    assert (done.returncode, complaint(done), done.stdout) == (2, line, "")
+
+
+@pytest.mark.parametrize("args", [[], ["token"], ["config"]])
+def test_half_a_command_shows_how_it_goes_on(args: list[str]) -> None:
+    done = latticed(*args)
+    assert (done.returncode, done.stdout, "Commands:\n" in done.stderr) == (2, "", True)
 
 
 def test_config_show_prints_what_holds_and_where_it_comes_from(tmp_path: Path) -> None:
