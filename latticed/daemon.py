@@ -90,7 +90,7 @@ class Daemon:
     """Every part, wired."""
 
     def __init__(self, config: Config, store: Store, clock: Clock) -> None:
-        self.config = config
+        self.config = self.started_with = config
         self.store = store
         self.owner = new(BOOT)
         self.broker = open_broker(config.broker.url)
@@ -166,6 +166,7 @@ class Daemon:
 
     def reload(self) -> None:
         """Reads the configuration again and takes over what can be: hooks, agents, queues, limits, the log's level.
+        What cannot be, and is not what it was at the start, is named in the log.
 
         Raises:
             LatticedError: the new one cannot be used; nothing has changed.
@@ -182,6 +183,8 @@ class Daemon:
         self.rescuer.max_recoveries = config.runs.max_recoveries
         self.dispatcher.configure(config.runs.concurrency, self.registry.queues())
         self.dispatcher.refill()
+        if keys := self.started_with.fixed_changes(config):
+            logger.warning("restart_needed", keys=keys, reason="they were changed, and hold from the next start on")
 
     async def drain(self, hurry: asyncio.Event) -> None:
         """Ends work as the contract says: nothing new, steps under way end, every run is given back on disk."""
