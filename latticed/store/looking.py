@@ -37,10 +37,10 @@ def look(url: str) -> Found | None:
     path = database_path(url)
     if not path.exists():
         return None
-    # Where there is no journal nobody has it open, and SQLite would make one, only to read, and leave it.
-    still = "" if path.with_name(path.name + "-wal").exists() else "&immutable=1"
+    # Where there is no index of a journal nobody has it open, and SQLite would make both, only to read, and leave them.
+    how = "readonly_shm=1" if path.with_name(path.name + "-shm").exists() else "immutable=1"
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro{still}", uri=True)) as database:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro&{how}", uri=True)) as database:
             (said,) = database.execute("PRAGMA quick_check(1)").fetchone()
             known = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
             row = database.execute("SELECT version_num FROM alembic_version").fetchone() if known else None
