@@ -9,7 +9,7 @@ import threading
 import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import structlog
 import uvicorn
@@ -34,7 +34,7 @@ from latticed.engine.rescuer import Rescuer
 from latticed.engine.scheduler import Scheduler
 from latticed.engine.threads import Threads
 from latticed.engine.workplaces import Workplaces
-from latticed.errors import Conflict, LatticedError, NotFound
+from latticed.errors import Conflict, LatticedError, Unavailable
 from latticed.failpoints import hit
 from latticed.files import write_private, writing
 from latticed.heartbeat import Heartbeat
@@ -45,11 +45,12 @@ from latticed.ids import BOOT, new
 from latticed.lattice import Lattice
 from latticed.listening import CannotListen, address, open_doors
 from latticed.metrics import Metrics
-from latticed.models.people import EVERYWHERE, TokenRequest
+from latticed.models.people import EVERYWHERE
 from latticed.people import DAEMON, make_token, new_token_text
 from latticed.signals import Signals
-from latticed.store import Store, open_store, upgrade
+from latticed.store import Store, open_store
 from latticed.systemd import Notifier
+from latticed.upkeep import store_url
 
 logger = structlog.get_logger()
 
@@ -63,6 +64,10 @@ GC_THRESHOLD = 20_000
 """New objects between two looks of the garbage collector."""
 SWITCH_SECONDS = 0.001
 """How long one thread may hold the interpreter while another waits: the writer's thread must get its turn soon."""
+
+
+class CannotStart(LatticedError):
+    """The daemon cannot start."""
 
 
 class _Server(uvicorn.Server):
@@ -85,7 +90,7 @@ class Daemon:
     """Every part, wired."""
 
     def __init__(self, config: Config, store: Store, clock: Clock) -> None:
-        self.config = config
+        self.config = self.started_with = config
         self.store = store
         self.owner = new(BOOT)
         self.broker = open_broker(config.broker.url)
@@ -161,6 +166,7 @@ class Daemon:
 
     def reload(self) -> None:
         """Reads the configuration again and takes over what can be: hooks, agents, queues, limits, the log's level.
+        What cannot be, and is not what it was at the start, is named in the log.
 
         Raises:
             LatticedError: the new one cannot be used; nothing has changed.
@@ -177,6 +183,8 @@ class Daemon:
         self.rescuer.max_recoveries = config.runs.max_recoveries
         self.dispatcher.configure(config.runs.concurrency, self.registry.queues())
         self.dispatcher.refill()
+        if keys := self.started_with.fixed_changes(config):
+            logger.warning("restart_needed", keys=keys, reason="they were changed, and hold from the next start on")
 
     async def drain(self, hurry: asyncio.Event) -> None:
         """Ends work as the contract says: nothing new, steps under way end, every run is given back on disk."""
@@ -211,17 +219,12 @@ def _load_agents(config: Config, before: plugins.Agents | None = None) -> plugin
         raise ConfigError(error.detail) from error
 
 
-def store_url(config: Config) -> str:
-    """Where the store is: as configured, else in the state directory."""
-    return config.store.url or f"sqlite+aiosqlite:///{config.state_dir / 'latticed.db'}"
-
-
 def serve(config: Config, ready: Callable[[str], None] | None = None) -> NoReturn:
     """Runs the daemon until it is told to stop, and ends the process with 0. `ready` gets the address once it serves.
 
     Raises:
         ConfigError: an agent cannot be loaded.
-        Unavailable: the store is locked by another, or away.
+        Unavailable: the store is locked by another.
         CannotListen: the address is taken, or none.
         LatticedError: anything else that keeps it from starting.
     """
@@ -240,10 +243,13 @@ def serve(config: Config, ready: Callable[[str], None] | None = None) -> NoRetur
 def _fall(error: BaseException) -> NoReturn:
     """Ends the process as if it had been killed: what is on disk says how each run goes on. An orderly end would cancel
     the code of all of them, and record that as their failure."""
-    logger.critical("crashed", exc_info=error)
-    reason = traceback.format_exception_only(error)[-1].strip()
-    print(f"latticed: the daemon has lost its event loop: {reason}", file=sys.stderr, flush=True)
-    os._exit(error.exit_code if isinstance(error, LatticedError) else LatticedError.exit_code)
+    if isinstance(error, CannotStart):
+        reason = error.detail
+    else:
+        logger.critical("crashed", exc_info=error)
+        reason = f"the daemon has lost its event loop: {traceback.format_exception_only(error)[-1].strip()}"
+    print(f"latticed: {reason}", file=sys.stderr, flush=True)
+    os._exit(LatticedError.exit_code)
 
 
 async def _serve(config: Config, ready: Callable[[str], None] | None, at_work: threading.Event) -> NoReturn:
@@ -258,9 +264,12 @@ async def _serve(config: Config, ready: Callable[[str], None] | None, at_work: t
         address_file.unlink(missing_ok=True)  # Only now: until the lock was ours it may have been another's,
     doors = open_doors(config.server)  # and the door as well.
     daemon = Daemon(config, store, clock)
-    await _first_start(config, store, clock, daemon.lattice)
-    at_work.set()
-    await daemon.begin()
+    try:
+        await _first_start(config, store, clock, daemon.lattice)
+        at_work.set()
+        await daemon.begin()
+    except Unavailable as error:  # It was opened and then lost, which is not another's doing.
+        raise CannotStart(f"cannot start: {error.detail}") from error
     # What is there now stays: the collector need not walk it again and again, nor look after every 700 objects.
     gc.collect()
     gc.freeze()
@@ -359,41 +368,3 @@ async def _first_start(config: Config, store: Store, clock: Clock, lattice: Latt
             store, clock, workspace=EVERYWHERE, role="admin", name="admin", lanes=None, expires_seconds=None, by=DAEMON,
             text=text,
         )  # fmt: skip
-
-
-def migrate(config: Config) -> str:
-    """Brings the database up to date; says what was done.
-
-    Raises:
-        Unavailable: a daemon uses it.
-        WrongVersion: it is newer than this program.
-    """
-    return upgrade(store_url(config), config.store.busy_seconds)
-
-
-def create_token(config: Config, workspace: str, asked: TokenRequest) -> dict[str, Any]:
-    """Makes a token, also while the daemon runs; as models.people.NewToken.
-
-    Raises:
-        NotFound: no such workspace.
-        WrongVersion: the database is missing or of another version.
-        Unavailable: the store is away.
-    """
-    return asyncio.run(_create_token(config, workspace, asked))
-
-
-async def _create_token(config: Config, workspace: str, asked: TokenRequest) -> dict[str, Any]:
-    clock = SystemClock()
-    store = await open_store(store_url(config), clock, exclusive=False, busy_seconds=config.store.busy_seconds)
-    store.start(lambda commit: None)
-    try:
-        if workspace != EVERYWHERE and not await store.has_workspace(workspace):
-            raise NotFound(f"there is no workspace {workspace!r}")
-        _, made = await make_token(
-            store, clock, workspace=workspace, role=asked.role, name=asked.name, lanes=asked.lanes,
-            expires_seconds=asked.expires_seconds, by="latticed token create",
-        )  # fmt: skip
-        assert made is not None
-        return made
-    finally:
-        await store.close()

@@ -122,6 +122,13 @@ class Agents:
         lack = self._lacks.get(target) if kind == "agent" else None
         return lack if mode == "live" or lack == INSTALL else None
 
+    def lacking_models(self) -> dict[str, str]:
+        """The tables `[models.NAME]` that cannot be asked, with the reason; none is known without an agent on one."""
+        if self._bench is None:
+            return {}
+        problems = {name: self._bench.models.problem(name) for name in self._config.models}
+        return {name: problem for name, problem in problems.items() if problem is not None}
+
     def shares_with(self, other: "Agents") -> bool:
         """Whether both have the same models and tools."""
         return self._bench is other._bench

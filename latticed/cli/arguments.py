@@ -5,6 +5,8 @@ import re
 from datetime import datetime
 from typing import Any, NoReturn
 
+import typer
+
 from latticed.clock import from_text, to_text
 from latticed.errors import Invalid
 
@@ -93,6 +95,13 @@ def past(option: str, text: str, now: int) -> str:
     if _DURATION.fullmatch(text.strip()):
         return to_text(max(now - round(seconds(option, text) * 1_000_000), 0))
     return _time(option, text, "5m")
+
+
+def usage(error: typer.TyperException) -> str:
+    """What is wrong with a command line, and where to read how it is right."""
+    message = " ".join(error.format_message().split()).replace("Value error, ", "", 1).rstrip(".")
+    context = getattr(error, "ctx", None)
+    return message if context is None else f"{message}; see {context.command_path} --help"
 
 
 def _time(option: str, text: str, or_say: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import typer
 
 from latticed.cli import agents, approvals, audit, hooks, queues, run, runs, tokens, workspaces
+from latticed.cli.arguments import usage
 from latticed.cli.render import plain
 from latticed.cli.session import INTERRUPTED, group
 from latticed.errors import Busy, LatticedError
@@ -63,13 +64,6 @@ def told(error: LatticedError) -> str:
     if isinstance(error, Busy):
         detail = f"{detail.rstrip('.')}; try again in {error.retry_after} s"
     return detail
-
-
-def usage(error: typer.TyperException) -> str:
-    """What is wrong with a command line, and where to read how it is right."""
-    message = " ".join(error.format_message().split()).replace("Value error, ", "", 1).rstrip(".")
-    context = getattr(error, "ctx", None)
-    return message if context is None else f"{message}; see {context.command_path} --help"
 
 
 def _complain(text: str, code: int) -> int:

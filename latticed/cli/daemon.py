@@ -6,28 +6,41 @@ import re
 import shlex
 import shutil
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
 from latticed import __version__, descriptors, log
+from latticed.cli.arguments import usage
+from latticed.cli.session import INTERRUPTED
 from latticed.config import Config, load
 from latticed.errors import Internal, Invalid, LatticedError
 
+
+def _help_unless_more(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help(), err=True)
+        raise typer.Exit(2)
+
+
 app = typer.Typer(
     help="The durable run executor.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-token_app = typer.Typer(help="Who may come in.", no_args_is_help=True)
-config_app = typer.Typer(help="What the daemon is told.", no_args_is_help=True)
+token_app = typer.Typer(help="Who may come in.", invoke_without_command=True, callback=_help_unless_more)
+config_app = typer.Typer(help="What the daemon is told.", invoke_without_command=True, callback=_help_unless_more)
 app.add_typer(token_app, name="token")
 app.add_typer(config_app, name="config")
 
 ConfigFlag = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The configuration, TOML.")]
+AppDirFlag = Annotated[
+    list[Path] | None, typer.Option("--app-dir", metavar="DIR", help="Where your own agents are imported from.")
+]
 StateDirFlag = Annotated[Path | None, typer.Option("--state-dir", metavar="DIR", help="Where everything is kept.")]
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -40,9 +53,11 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def latticed(
+    ctx: typer.Context,
     _: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="The version.")] = False,
 ) -> None:
     """The durable run executor."""
+    _help_unless_more(ctx)
 
 
 @app.command()
@@ -50,17 +65,17 @@ def serve(
     config: ConfigFlag = None,
     state_dir: StateDirFlag = None,
     host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="The port to listen on; 0 takes a free one.")] = None,
-    app_dir: Annotated[
-        list[Path] | None, typer.Option("--app-dir", metavar="DIR", help="Where your own agents are imported from.")
+    port: Annotated[
+        str | None, typer.Option(metavar="NUMBER", help="The port to listen on; 0 takes a free one.")
     ] = None,
+    app_dir: AppDirFlag = None,
     banner: Annotated[bool, typer.Option("--banner", help="When ready, say where and what to try.")] = False,
 ) -> None:
     """Runs the daemon until SIGTERM or SIGINT."""
     flags = {key: value for key, value in {"host": host, "port": port}.items() if value is not None}
     settings = load(config, state_dir, {"server": flags} if flags else {})
     log.setup(settings.log.level)
-    sys.path[:0] = [str(path.resolve()) for path in app_dir or []]
+    _import_from(app_dir)
     settings.make_state_dir()
     descriptors.allow_many()
 
@@ -75,11 +90,36 @@ def serve(
 @app.command()
 def migrate(config: ConfigFlag = None, state_dir: StateDirFlag = None) -> None:
     """Brings the database up to date; so does serve."""
-    settings = _prepare(config, state_dir)
+    settings = load(config, state_dir)
+    log.setup(settings.log.level)
+    settings.make_state_dir()
 
-    import latticed.daemon as daemon
+    from latticed import upkeep
 
-    typer.echo(daemon.migrate(settings))
+    typer.echo(upkeep.migrate(settings))
+
+
+@app.command()
+def doctor(
+    config: ConfigFlag = None,
+    state_dir: StateDirFlag = None,
+    app_dir: AppDirFlag = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Says what keeps the daemon from working, or soon may, a line a check; changes nothing."""
+    import latticed.doctor as examination
+
+    log.setup("error")
+    _import_from(app_dir)
+    with redirect_stdout(sys.stderr):  # What the agents' own code prints as it is loaded is no part of the report.
+        findings = list(examination.examine(lambda: load(config, state_dir)))
+    code = examination.exit_code(findings)
+    if as_json:
+        checks = [{"check": each.check, "result": each.result, "said": each.said} for each in findings]
+        typer.echo(json.dumps({"exit_code": code, "checks": checks}, indent=2, ensure_ascii=False))
+    else:
+        typer.echo("\n".join(f"{each.result:<8} {each.check}: {' '.join(each.said.split())}" for each in findings))
+    raise typer.Exit(code)
 
 
 @token_app.command("create")
@@ -109,11 +149,12 @@ def create_token(
         asked = TokenRequest(name=name, role=role, lanes=lane or None, expires_seconds=seconds)
     except ValidationError as error:
         raise complaints(error, "token") from None
-    settings = _prepare(config, state_dir)
+    settings = load(config, state_dir)
+    log.setup(settings.log.level)
 
-    import latticed.daemon as daemon
+    from latticed import upkeep
 
-    made = daemon.create_token(settings, workspace, asked)
+    made = upkeep.create_token(settings, workspace, asked)
     typer.echo(json.dumps(made) if as_json else made["token"])
 
 
@@ -151,11 +192,8 @@ def parse_duration(text: str) -> int:
     return int(found[1]) * UNITS[found[2]]
 
 
-def _prepare(config: Path | None, state_dir: Path | None) -> Config:
-    settings = load(config, state_dir)
-    log.setup(settings.log.level)
-    settings.make_state_dir()
-    return settings
+def _import_from(app_dir: list[Path] | None) -> None:
+    sys.path[:0] = [str(path.resolve()) for path in app_dir or []]
 
 
 def _as_toml(settings: Config) -> list[str]:
@@ -206,9 +244,13 @@ def main() -> None:
     """The entry point. An error is one line on stderr and the exit code of its class; an unexpected one is logged."""
     _open_stdio()
     try:
-        app()
+        sys.exit(app(prog_name="latticed", standalone_mode=False))
     except LatticedError as error:
         _die(error.detail, error.exit_code)
+    except typer.TyperException as error:
+        _die(usage(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(INTERRUPTED)
     except Exception as error:
         import structlog
 

@@ -21,6 +21,9 @@ NOT_CONFIGURATION = ("CONFIG", "STATE_DIR", "URL", "TOKEN", "WORKSPACE", "FAILPO
 """Variables with our prefix that set no key."""
 NOT_CONFIGURATION_PREFIXES = ("SECRET_", "RUN_")
 
+FIXED = ("broker", "runs.threads", "server", "store")
+"""The tables and keys that hold from a daemon's start to its end, whatever a reload reads."""
+
 
 class Config(Settings):
     """Everything the daemon is told, ready to use."""
@@ -52,6 +55,13 @@ class Config(Settings):
             ConfigError: it cannot be used now; the one at hand stays as it is.
         """
         return load(self.flags[0], self.state_dir, self.flags[1], environ)
+
+    def fixed_changes(self, other: "Config") -> list[str]:
+        """The keys in which `other` differs and which a daemon that runs cannot take over."""
+        tables = {key.partition(".")[0] for key in FIXED}
+        ours, theirs = (config.model_dump(include=tables) for config in (self, other))
+        changed = [f"{name}.{key}" for name in ours for key in ours[name] if ours[name][key] != theirs[name][key]]
+        return sorted(key for key in changed if key in FIXED or key.partition(".")[0] in FIXED)
 
 
 BUILT_IN_AGENTS: dict[str, Any] = {

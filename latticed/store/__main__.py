@@ -4,12 +4,15 @@ import sys
 
 from sqlalchemy.engine import make_url
 
-from latticed.store.faults import translate
+from latticed.store.faults import cannot_open, translate
 from latticed.store.migrating import upgrade
+from latticed.store.opening import database_path
 from latticed.store.sqlite import writing_engine
 
 if __name__ == "__main__":
     try:
         upgrade(writing_engine(make_url(sys.argv[1])))
     except Exception as error:
-        sys.exit(translate(error).detail)
+        fault = cannot_open(error, database_path(sys.argv[1])) or translate(error)
+        print(fault.detail, file=sys.stderr)
+        sys.exit(fault.exit_code)

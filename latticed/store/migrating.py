@@ -3,14 +3,18 @@
 A daemon lets another process do that (`__main__.py`): Alembic would cost it 9 MB for as long as it runs.
 """
 
+import signal
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, inspect, text
 
 from latticed.errors import LatticedError, Unavailable
 from latticed.failpoints import hit
+from latticed.store.faults import CannotOpen
 
 HEAD = "0003"
 """The newest revision in `migrations/`; a test compares."""
@@ -57,12 +61,24 @@ def check(engine: Engine) -> None:
         raise _newer(revision)
 
 
+@contextmanager
+def _deaf() -> Generator[None]:
+    """What is started inside does not hear the signals that are the daemon's, though whoever stops a daemon may send
+    them to the whole process group. A thread's mask is inherited, so there is no moment at which it would."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def upgrade(engine: Engine, *, apart: bool = False) -> str:
     """Brings the schema to `HEAD`, or lets another process do it (`apart`); says what was done.
 
     Raises:
         WrongVersion: the database is newer than the program.
-        Unavailable: the store is away.
+        Unavailable: another process has locked the database.
+        CannotOpen: the process that does it has failed.
     """
     with engine.connect() as connection:
         revision = _revision(connection)
@@ -74,10 +90,12 @@ def upgrade(engine: Engine, *, apart: bool = False) -> str:
         engine.dispose()
         url = engine.url.render_as_string(hide_password=False)
         hit("migrate.before")
-        done = subprocess.run([sys.executable, "-m", "latticed.store", url], stderr=subprocess.PIPE, text=True)
+        with _deaf():
+            done = subprocess.run([sys.executable, "-m", "latticed.store", url], stderr=subprocess.PIPE, text=True)
         hit("migrate.after")
         if done.returncode != 0:
-            raise Unavailable(done.stderr.strip().rpartition("\n")[2] or f"the migration ended with {done.returncode}")
+            said = done.stderr.strip().rpartition("\n")[2] or f"the migration ended with {done.returncode}"
+            raise Unavailable(said) if done.returncode == Unavailable.exit_code else CannotOpen(said)
         return f"the database is now {HEAD}"
     from alembic import command  # late: 100 ms that a start with an up-to-date database need not pay
     from alembic.config import Config

@@ -13,7 +13,7 @@ from latticed.models.matching import HookIndex
 from latticed.models.records import Commit
 from latticed.store import migrating
 from latticed.store.facade_side import FacadeSide
-from latticed.store.faults import cannot_open, translate
+from latticed.store.faults import CannotOpen, cannot_open, translate
 from latticed.store.hooks_side import HooksSide
 from latticed.store.limits_side import LimitsSide
 from latticed.store.pruner_side import PrunerSide
@@ -22,6 +22,7 @@ from latticed.store.sqlite import (
     BUSY_SECONDS,
     Lock,
     lay_out_journal,
+    make_private,
     prove_writable,
     reading_engine,
     touch,
@@ -84,6 +85,16 @@ def database_path(url: str | URL) -> Path:
     return Path(database)
 
 
+def _find(path: Path) -> None:
+    """Looks that a database is there, which opening it would make."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise CannotOpen(f"there is no database {path}; name the daemon's own state directory, or start it") from None
+    except OSError:
+        return  # Opening it will say why.
+
+
 def upgrade(url: str, busy_seconds: float = BUSY_SECONDS) -> str:
     """Brings the schema to this program's version, under the lock; says what was done.
 
@@ -94,6 +105,7 @@ def upgrade(url: str, busy_seconds: float = BUSY_SECONDS) -> str:
     """
     path = database_path(url)
     lock = Lock(path)
+    make_private(path)
     engine = writing_engine(make_url(url), busy_seconds)
     try:
         return migrating.upgrade(engine)
@@ -112,15 +124,18 @@ async def open_store(url: str, clock: Clock, *, exclusive: bool = True, busy_sec
 
     Raises:
         Unavailable: another process uses the database, or (not exclusive) it cannot be opened.
-        CannotOpen: it cannot be opened, or not written.
+        CannotOpen: it cannot be opened, or not written, or (not exclusive) is not there.
         WrongVersion: the database is newer than the program, or (not exclusive) older.
     """
     parsed = make_url(url)
+    if not exclusive:
+        _find(database_path(parsed))
     lock = Lock(database_path(parsed)) if exclusive else None
     engine = writing_engine(parsed, busy_seconds)
 
     def prepare() -> None:
         if exclusive:
+            make_private(database_path(parsed))
             prove_writable(engine)
             migrating.upgrade(engine, apart=True)
             lay_out_journal(engine, database_path(parsed))

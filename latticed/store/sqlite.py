@@ -29,6 +29,11 @@ LEFT_FREE = 16
 """The journal is laid out only where it takes at most this part of the space that is free."""
 
 
+def lock_path(database: Path) -> Path:
+    """Where the lock of a database lies: beside it."""
+    return database.with_name(database.name + ".lock")
+
+
 class Lock:
     """`<db>.lock`, held for as long as the process lives; no process that it starts, or forks off, inherits it."""
 
@@ -39,7 +44,7 @@ class Lock:
             Unavailable: another process holds it.
             CannotOpen: its file cannot be written.
         """
-        self.path = database.with_name(database.name + ".lock")
+        self.path = lock_path(database)
         try:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -58,6 +63,13 @@ class Lock:
         """Gives the lock back."""
         forks.forget(self._file)
         os.close(self._file)
+
+
+def make_private(database: Path) -> None:
+    """Makes the file of a new database its owner's alone, wherever it lies; the journal's files take after it. One that
+    is there keeps the rights that it was given, and why none can be made is for whoever opens it to say."""
+    with suppress(OSError):
+        os.close(os.open(database, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _set(engine: Engine, *pragmas: str) -> None:

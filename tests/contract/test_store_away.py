@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from latticed.errors import Unavailable
 from latticed.store.faults import translate
-from tests.conftest import Daemon, wait_until
+from tests.conftest import Daemon, empty_database, wait_until
 from tests.timeline import begun, lines, pending_question, well_ended
 
 Make = Callable[..., Daemon]
@@ -255,6 +255,37 @@ def test_a_daemon_does_not_start_on_a_full_disk(daemon: Make, small: Path, last:
     [line] = one.log[said:].splitlines()
     assert line.startswith("latticed: cannot open ")
     one.start()
+
+
+def launched_with_little_room(one: Daemon) -> Daemon:
+    """Started so that none of its files grows beyond 32 KiB: enough to open the store, not for the work of a start."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (32768, before[1]))
+    try:
+        return one.launch()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("work", ["the first start's", "to recover runs"])
+def test_a_store_that_goes_away_before_it_is_ready_ends_the_start_with_70(daemon: Make, work: str) -> None:
+    one = daemon(start=False)
+    if work == "to recover runs":
+        one.start()
+        for _ in range(10):
+            one.wait_event(one.post_run("stepper_long")["id"], "step.started")
+        one.kill()
+        with sqlite3.connect(one.state_dir / "latticed.db") as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.close()
+        one.log_file.unlink()
+    else:
+        one.state_dir.mkdir()
+        (one.state_dir / "latticed.db").write_bytes(empty_database())
+    assert launched_with_little_room(one).wait_exit() == 70, one.log
+    [line] = one.log.splitlines()
+    assert line.startswith("latticed: cannot start: the store is away: ")
+    assert one.start().run("echo")["status"] == "ok"
 
 
 def test_a_daemon_does_not_start_on_a_database_that_is_read_only(daemon: Make) -> None:
