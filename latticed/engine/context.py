@@ -131,7 +131,7 @@ class Context:
                 if found.status == "failed":
                     error = orjson.loads(found.error)
                     raise StepFailed(name, error["code"], error["message"])
-                if not retry_on_crash:
+                if found.status == "started" and not retry_on_crash:
                     raise StepInterrupted(f"step {name!r} was begun and did not end; it must not be run again")
                 asked.branch.loosen()
             return await self._recorder.run(asked, fn, args, policy, timeout_seconds, retry_on_crash)
