@@ -132,7 +132,8 @@ class Recorder:
     async def _call(self, function: Callable[[], Any], seconds: float | None) -> Any:
         bridge = Bridge.here()
         if bridge is None:
-            return await self._x.threads.run(function, seconds=seconds, admit=self._x.check)
+            x = self._x
+            return await x.threads.run(function, seconds=seconds, admit=x.check, line=x.line)
         if seconds is None:
             return await bridge.call(function)
         return await Bridge().visit(self._x, function, seconds)
