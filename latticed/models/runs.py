@@ -92,6 +92,7 @@ class PauseView(View):
     kind: Literal["timer", "signal", "child", "approval", "several"]
     facts: list[str]
     wake_at: str | None
+    """When it goes on at the latest: a timer is due, or a question expires."""
     approval_ids: list[str]
 
 
