@@ -49,7 +49,7 @@ async def _queued(
         return {"code": "agent_missing", "reason": reason}
     if queue not in registry.queues():
         reason = f"no queue {queue!r} is configured; it stays queued until there is one"
-        return {"code": "queue_full", "reason": reason}
+        return {"code": "queue_missing", "reason": reason}
     if draining:
         return {"code": "draining", "reason": "the daemon is stopping; it is claimed after the next start"}
     place = await store.place_in_queue(run["workspace"], queue, run["priority"], run["id"])

@@ -270,7 +270,7 @@ def _why_lines(why: Document, screen: Screen) -> Iterator[str]:
     yield from fields(
         [
             ("queue", plain(why["queue"]) if why["status"] not in TERMINAL else None),
-            ("place", str(why["position"]) if why["position"] is not None else None),
+            ("place", str(why["position"] + 1) if why["position"] is not None else None),
             ("until", screen.when(why["until"]) if why["until"] else None),
             ("waits for", plain(", ".join(why["waits_for"]))),
         ]

@@ -246,11 +246,13 @@ class Why(View):
     status: Status
     code: Literal[
         "running", "finished", "winding_down", "delayed", "backing_off", "queue_full", "daemon_full", "behind_others",
-        "isolated", "agent_missing", "draining", "timer", "signal", "child", "approval", "several", "about_to_start",
+        "isolated", "agent_missing", "queue_missing", "draining", "timer", "signal", "child", "approval", "several",
+        "about_to_start",
     ]  # fmt: skip
     reason: str
     queue: str
     position: int | None
+    """How many of its queue and workspace are claimed before it."""
     until: str | None
     waits_for: list[str]
 
