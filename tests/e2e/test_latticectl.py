@@ -259,6 +259,7 @@ def test_who_follows_goes_where_the_daemon_comes_back(daemon: Callable[..., Daem
         command, env=ctl.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
+        assert process.stderr is not None
         seen = [json.loads(process.stdout.readline())]
         before = one.url
         one.kill()
@@ -267,7 +268,8 @@ def test_who_follows_goes_where_the_daemon_comes_back(daemon: Callable[..., Daem
             nobody.bind(("127.0.0.1", int(before.rpartition(":")[2])))
             assert one.start().url != before
             one.client.post(one.path(f"runs/{run_id}/signals/go"))
-            out, said = process.communicate(timeout=30)
+            # What came with the first line is in its buffer, where communicate() would not look.
+            out, said = process.stdout.read(), process.stderr.read()
     seen += [json.loads(line) for line in out.splitlines()]
     assert [event["seq"] for event in seen] == list(range(1, len(seen) + 1))
     assert (process.returncode, seen[-1]["type"]) == (0, "run.finished")
