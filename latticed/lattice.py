@@ -27,7 +27,7 @@ from latticed.models.stopping import stop_change
 from latticed.models.views import born_view
 from latticed.notes import Notes
 from latticed.outbox import HooksStore, Receivers
-from latticed.paging import id_cursor, number_behind, number_cursor, page, page_by_name
+from latticed.paging import id_cursor, number_behind, number_cursor, page, page_by_name, weighed_page
 from latticed.people import People
 from latticed.permits import Permits
 from latticed.plugins import Registry
@@ -250,8 +250,13 @@ class Lattice(People, Workspaces, Auditing, Hooking, Timelines):
     ) -> dict[str, Any]:  # fmt: skip
         """A page of a run's journal, oldest first."""
         await self._need_run(workspace, run_id)
-        after = number_cursor(cursor, ids.STEP) or 0
-        return page(await self._store.list_steps(run_id, after, limit + 1), limit)
+        after = number_cursor(cursor, ids.STEP)
+
+        async def look(last: dict[str, Any] | None, most: int) -> list[dict[str, Any]]:
+            begins = number_behind(ids.STEP, last["id"]) if last else after
+            return await self._store.list_steps(run_id, begins or 0, most)
+
+        return await weighed_page(look, limit)
 
     async def signal(
         self, workspace: str, run_id: str, name: str, request: SignalRequest, principal: Principal,

@@ -1,11 +1,17 @@
 """Lists, a page at a time. A cursor is the place where the page before ended; the last page has none."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+
+import orjson
 
 from latticed import ids
 from latticed.errors import Invalid
 
+PAGE_BYTES = 4 * 1024 * 1024
+"""What a page holds of items that may be large, and one of them more."""
+FIRST_LOOK, MOST_LOOK = 16, 64
+"""How many of those are read at once, since nobody knows how large they are."""
 MOST_DIGITS = 18
 """Of a number that is a cursor; more is no number that was ever given."""
 
@@ -14,6 +20,28 @@ def page(found: Sequence[dict[str, Any]], limit: int, key: str = "id") -> dict[s
     """A page of what was found, of which one more than `limit` was asked for; `key` names what cursors are made of."""
     items = found[:limit]
     return {"items": items, "next_cursor": str(items[-1][key]) if len(found) > limit else None}
+
+
+async def weighed_page(
+    look: Callable[[dict[str, Any] | None, int], Awaitable[Sequence[dict[str, Any]]]], limit: int, key: str = "id"
+) -> dict[str, Any]:
+    """A page of items that may be large: it ends early once it holds `PAGE_BYTES`, but not before its first item.
+
+    `look` is given the last item so far, and finds at most so many that follow it; fewer are the last ones.
+    """
+    found: list[dict[str, Any]] = []
+    size, most = 0, FIRST_LOOK
+    while True:
+        wanted = 1 if size >= PAGE_BYTES else min(most, limit + 1 - len(found))
+        more = await look(found[-1] if found else None, wanted)
+        for item in more:
+            if len(found) == limit or size >= PAGE_BYTES:
+                return page([*found, item], len(found), key)
+            found.append(item)
+            size += len(orjson.dumps(item))
+        if len(more) < wanted:
+            return page(found, limit, key)
+        most = min(2 * most, MOST_LOOK)
 
 
 def page_by_name(whole: Sequence[dict[str, Any]], limit: int, cursor: str | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from latticed.clock import to_text
 from latticed.errors import Invalid, NotFound
 from latticed.models.people import Principal
 from latticed.models.records import EventRecord
-from latticed.paging import number_cursor, page
+from latticed.paging import number_cursor, weighed_page
 from latticed.permits import Permit, Permits
 from latticed.ports import Broker, Channel, FacadeStore
 from latticed.states import TERMINAL
@@ -219,31 +219,45 @@ class Timelines(ABC):
     async def list_events(self, workspace: str, run_id: str, *, after: int, limit: int) -> dict[str, Any]:
         """A page of a run's events, oldest first, as models.events.EventPage."""
         await self._need_run(workspace, run_id)
-        found = await self._store.list_events(run_id, after, limit + 1)
-        return page([event.view() for event in found], limit, "seq")
+
+        async def look(last: dict[str, Any] | None, most: int) -> list[dict[str, Any]]:
+            found = await self._store.list_events(run_id, last["seq"] if last else after, most)
+            return [event.view() for event in found]
+
+        return await weighed_page(look, limit, "seq")
 
     async def list_feed(
         self, workspace: str, *, after: int, limit: int, types: list[str], kind: str | None
     ) -> dict[str, Any]:
         """A page of a workspace's events, oldest first, as models.events.FeedPage."""
         await self._need_workspace(workspace)
-        found: list[EventRecord] = []
         cursor = after
-        while len(found) <= limit:
-            more, reached = await self._store.list_feed(workspace, cursor, limit + 1 - len(found), types, kind)
-            found += more
-            if reached <= cursor:
-                break
-            cursor = reached
-        return page([event.feed_view() for event in found], limit, "position")
+
+        async def look(_last: dict[str, Any] | None, most: int) -> list[dict[str, Any]]:
+            nonlocal cursor
+            found: list[EventRecord] = []
+            while len(found) < most:
+                more, reached = await self._store.list_feed(workspace, cursor, most - len(found), types, kind)
+                found += more
+                if reached <= cursor:
+                    break
+                cursor = reached
+            return [event.feed_view() for event in found]
+
+        return await weighed_page(look, limit, "position")
 
     async def list_frames(
         self, workspace: str, run_id: str, *, limit: int = 50, cursor: str | None = None
     ) -> dict[str, Any]:
         """A page of a run's timeline as frames, as models.runs.FramePage."""
         await self._need_run(workspace, run_id)
-        found = await self._store.list_events(run_id, number_cursor(cursor) or 0, limit + 1)
-        return page([_frame(event) for event in found], limit, "index")
+        after = number_cursor(cursor) or 0
+
+        async def look(last: dict[str, Any] | None, most: int) -> list[dict[str, Any]]:
+            found = await self._store.list_events(run_id, last["index"] if last else after, most)
+            return [_frame(event) for event in found]
+
+        return await weighed_page(look, limit, "index")
 
 
 def _beyond(after: int, last: int, resumed: bool) -> Invalid:

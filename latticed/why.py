@@ -23,7 +23,7 @@ async def explain(
     if status == Status.CANCELLING:
         return answer | {"code": "winding_down", "reason": "a cancel is on record and its code is being wound down"}
     if status in UNWOUND:
-        return answer | await _waiting(run, store)
+        return answer | _waiting(run["pause"])
     due = await store.find_due(run["id"])
     if due is not None:
         code, word = ("backing_off", "backs off") if status == Status.RETRYING else ("delayed", "is delayed")
@@ -31,11 +31,8 @@ async def explain(
     return answer | await _queued(run, store, dispatcher, registry, draining)
 
 
-async def _waiting(run: dict[str, Any], store: FacadeStore) -> dict[str, Any]:
-    pause = run["pause"]
-    questions = [await store.find_approval_view(run["workspace"], each) for each in pause["approval_ids"]]
-    ends = [pause["wake_at"], *(each["expires_at"] for each in questions if each is not None)]
-    until = min(filter(None, ends), default=None)
+def _waiting(pause: dict[str, Any]) -> dict[str, Any]:
+    until = pause["wake_at"]
     for_what = ", ".join(fact.replace(":", " ", 1) for fact in pause["facts"]) or "its timer"
     told = f" until {until}" if until else ""
     return {
@@ -52,7 +49,7 @@ async def _queued(
         return {"code": "agent_missing", "reason": reason}
     if queue not in registry.queues():
         reason = f"no queue {queue!r} is configured; it stays queued until there is one"
-        return {"code": "queue_full", "reason": reason}
+        return {"code": "queue_missing", "reason": reason}
     if draining:
         return {"code": "draining", "reason": "the daemon is stopping; it is claimed after the next start"}
     place = await store.place_in_queue(run["workspace"], queue, run["priority"], run["id"])

@@ -105,7 +105,11 @@ class ForceQuery(Query):
     )
 
 
-Limit = Annotated[int, Field(ge=1, le=500, description="How many items at most."), BeforeValidator(whole)]
+Limit = Annotated[
+    int,
+    Field(ge=1, le=500, description="How many items at most; a page of events or steps ends after some MB."),
+    BeforeValidator(whole),
+]
 Cursor = Annotated[
     str, StringConstraints(min_length=1, max_length=500), Field(description="`next_cursor` of the page before.")
 ]

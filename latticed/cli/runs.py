@@ -68,10 +68,10 @@ def events(
     if watch:
         follow(session, run_id, after)
     elif limit is not None:
-        session.show(
-            session.client.list_events(run_id, after=after, limit=limit),
-            lambda page, screen: event_lines(page["items"], screen),
-        )
+        page = session.client.list_events(run_id, after=after, limit=limit)
+        session.show(page, lambda page, screen: event_lines(page["items"], screen))
+        if page["next_cursor"]:
+            session.hint(f"more with: --after {page['next_cursor']}")
     else:
         every = session.client.every_event(run_id, after=after)
         if session.json:
@@ -270,7 +270,7 @@ def _why_lines(why: Document, screen: Screen) -> Iterator[str]:
     yield from fields(
         [
             ("queue", plain(why["queue"]) if why["status"] not in TERMINAL else None),
-            ("place", str(why["position"]) if why["position"] is not None else None),
+            ("place", str(why["position"] + 1) if why["position"] is not None else None),
             ("until", screen.when(why["until"]) if why["until"] else None),
             ("waits for", plain(", ".join(why["waits_for"]))),
         ]

@@ -41,7 +41,9 @@ class Bridge:
             _here.set(self)
             return function()
 
-        return await x.threads.run(inside, seconds=seconds, own=own, on_cancel=self._cancel, admit=x.check)
+        return await x.threads.run(
+            inside, seconds=seconds, own=own, on_cancel=self._cancel, admit=x.check, line=x.line
+        )  # fmt: skip
 
     def _cancel(self) -> None:
         for task in self._tasks:

@@ -1,8 +1,8 @@
 """What user code gets: steps, sleeps, signals, people, children, events. Exact meanings are in docs/concepts.md."""
 
+import asyncio
 import inspect
 import re
-from asyncio import timeout
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
@@ -16,9 +16,10 @@ from latticed.engine.entry import Entry, Shield, step_key
 from latticed.engine.execution import Execution
 from latticed.engine.gathering import gather
 from latticed.engine.outcomes import to_json
-from latticed.engine.pauses import Pauses, micros
+from latticed.engine.pauses import Pauses
 from latticed.engine.retrying import Retry
 from latticed.engine.steps import Recorder
+from latticed.engine.waiting import micros
 from latticed.errors import Misuse, StepFailed, StepInterrupted
 from latticed.models.records import NewEvent
 
@@ -107,11 +108,12 @@ class Context:
         retry: Retry | dict[str, Any] | None = None,
         timeout_seconds: float | None = None,
         retry_on_crash: bool = True,
+        timeout: float | None = None,
     ) -> Any:
         """Runs `fn(*args)` once and records what it returns; entered again, returns the record without running it.
 
-        A plain function runs in a thread. Each attempt may take `timeout_seconds`. With `retry_on_crash=False` a step
-        that was under way at a crash is not run again.
+        A plain function runs in a thread. Each attempt may take `timeout_seconds`; `timeout` is the same by its
+        shorter name. With `retry_on_crash=False` a step that was under way at a crash is not run again.
 
         Raises:
             StepFailed: it used up its attempts.
@@ -123,6 +125,8 @@ class Context:
             if inspect.iscoroutine(fn):
                 fn.close()
             raise Misuse(f"step {name!r} needs a function to call, such as fetch, not fetch()")
+        limit = timeout_seconds if timeout is None else timeout
+        seconds = None if limit is None else micros(limit, "ctx.step's timeout_seconds") / 1e6
         await self.entry.admit()
         with self.entry.asking("step", name) as asked:
             if (found := asked.found) is not None:
@@ -131,10 +135,10 @@ class Context:
                 if found.status == "failed":
                     error = orjson.loads(found.error)
                     raise StepFailed(name, error["code"], error["message"])
-                if not retry_on_crash:
+                if found.status == "started" and not retry_on_crash:
                     raise StepInterrupted(f"step {name!r} was begun and did not end; it must not be run again")
                 asked.branch.loosen()
-            return await self._recorder.run(asked, fn, args, policy, timeout_seconds, retry_on_crash)
+            return await self._recorder.run(asked, fn, args, policy, seconds, retry_on_crash)
 
     async def gather(self, *awaitables: Awaitable[T]) -> list[T]:
         """Runs several lines of this run at the same time; results in order. The first failure cancels the others.
@@ -152,6 +156,8 @@ class Context:
 
     async def sleep_until(self, moment: datetime) -> None:
         """Sleeps until an aware datetime."""
+        if not isinstance(moment, datetime):
+            raise Misuse("ctx.sleep_until needs a datetime with an offset, such as datetime.now(UTC)")
         try:
             wake_at = from_datetime(moment)
         except (ValueError, OverflowError) as error:
@@ -222,7 +228,7 @@ class Context:
             NotJson: data that is not JSON.
             OutcomeTooLarge: data larger than 256 KiB.
         """
-        if type not in OPEN_TYPES and not _OWN_TYPE.fullmatch(type):
+        if not isinstance(type, str) or (type not in OPEN_TYPES and not _OWN_TYPE.fullmatch(type)):
             allowed = ", ".join(sorted(OPEN_TYPES))
             raise Misuse(f"user code may not emit {type!r}; it may emit {allowed} and types that begin with 'x.'")
         encoded = to_json(data, EVENT_LIMIT, f"the data of event {type!r}")
@@ -235,6 +241,10 @@ class Context:
 
     async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """How far the run is."""
+        if not isinstance(done, int | float) or not isinstance(total, int | float | None):
+            raise Misuse("ctx.progress needs numbers: how much is done, and of how much in total if that is known")
+        if not isinstance(message, str):
+            raise Misuse("ctx.progress needs a message that is a text")
         await self.emit("progress", done=done, total=total, message=message)
 
     async def log(self, /, message: str, level: str = "info", **fields: Any) -> None:
@@ -254,7 +264,7 @@ class Context:
         """
         shield = Shield(self._x, seconds)
         try:
-            async with timeout(seconds):
+            async with asyncio.timeout(seconds):
                 yield
         finally:
             shield.lower()

@@ -10,7 +10,7 @@ from typing import Any
 from latticed.engine.execution import Execution
 from latticed.engine.journal import Branch
 from latticed.engine.lasting import unbroken
-from latticed.engine.waiting import Wait, Waits
+from latticed.engine.waiting import Wait, Waits, micros
 from latticed.errors import Cancelled, Misuse, Suspended, Unwind
 from latticed.models.records import LINE, StepRecord
 
@@ -184,9 +184,15 @@ class Shield:
     """Keeps a cancel away from a cleanup, from now until it is lowered, at the latest after so many seconds."""
 
     def __init__(self, execution: Execution, seconds: float) -> None:
+        """Raises it.
+
+        Raises:
+            Misuse: that is no number of seconds.
+        """
+        length = min(micros(seconds, "ctx.shield") / 1e6, 1e9)
         self._x: Execution | None = execution
         execution.shields += 1
-        self._timer = asyncio.get_running_loop().call_later(min(seconds, 1e9), self.lower)
+        self._timer = asyncio.get_running_loop().call_later(length, self.lower)
 
     def lower(self) -> None:
         """Ends it; once is enough."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from typing import Any
 
 import structlog
@@ -12,7 +13,7 @@ from latticed.engine.journal import Journal
 from latticed.engine.patience import Asked
 from latticed.engine.threads import Threads
 from latticed.engine.waiting import Waits
-from latticed.errors import Cancelled, Suspended, Unavailable
+from latticed.errors import Cancelled, Suspended, Unavailable, Unwind
 from latticed.models.audit import Act
 from latticed.models.hooks import DeliveryRow
 from latticed.models.records import Beside, Birth, Change, Claimed, NewEvent, RunRow, StepRecord
@@ -59,7 +60,9 @@ class Execution:
         self.ended = False
         self.shields = 0
         self.plain_calls = 0
-        """Plain functions of this run that a thread is executing."""
+        """Plain functions of this run that a thread is executing, or is to."""
+        self.line: set[Future[Any]] = set()
+        """What they will have come to. One that still waits for its thread leaves the line where it is cancelled."""
         self.escalations: list[Callable[[int], None]] = []
         self.rung = 0
         self.harder = asyncio.Event()
@@ -235,15 +238,20 @@ class Execution:
         """User code is to end: nothing waits any longer, `ctx` calls raise."""
         self.stopping = True
         if not self.shields:
-            self.waits.stop(Cancelled())
-            self.stop_asking()
+            self._let_go(Cancelled())
 
     def drain(self) -> None:
         """The daemon is ending: the run is given back after the step under way."""
         self.draining = True
         if not self.shields:
-            self.waits.stop(Suspended())
-            self.stop_asking()
+            self._let_go(Suspended())
+
+    def _let_go(self, why: Unwind) -> None:
+        """Nothing is waited for any longer: no fact, no time, no hook, no thread."""
+        self.waits.stop(why)
+        self.stop_asking()
+        for each in self.line:
+            each.cancel()
 
     def stop_asking(self) -> None:
         """Hooks that are being asked are cut short."""

@@ -12,25 +12,12 @@ from latticed.clock import to_text
 from latticed.engine.entry import Asked, Entry
 from latticed.engine.lasting import unbroken
 from latticed.engine.outcomes import DETAIL_LIMIT, clean, describe, to_json
-from latticed.engine.waiting import Wait
+from latticed.engine.waiting import Wait, micros
 from latticed.errors import ApprovalExpired, Denied, Misuse, RunError, SignalTimeout
 from latticed.failpoints import hit
 from latticed.models.fields import NAME_PATTERN
 from latticed.models.records import ApprovalRequest, StepRecord, event
 from latticed.schemas import Schema
-
-_MOST_SECONDS = 1e10
-
-
-def micros(seconds: Any, what: str) -> int:
-    """A length of time in microseconds; one that is too long for any clock is cut.
-
-    Raises:
-        Misuse: it is none.
-    """
-    if not isinstance(seconds, int | float) or not seconds >= 0:
-        raise Misuse(f"{what} needs a number of seconds, 0 or more")
-    return int(min(seconds, _MOST_SECONDS) * 1_000_000)
 
 
 class Pauses:

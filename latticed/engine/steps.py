@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -38,25 +38,32 @@ class Recorder:
         x = self._x
         record = self._entry.record(asked, "started")
         began = record.started_at
-        if not retry_on_crash:  # Whoever enters again must know that it had begun.
-            await self._entry.write(record, events=[_event("step.started", record, 1, began)])
-        token = step_key.set(f"{x.run_id}/{asked.branch.path}:{asked.name}/{asked.occurrence}")
         attempt, done = 0, None
+        begun = retry_on_crash
+
+        async def begin() -> None:
+            """Whoever enters again must know that it had begun."""
+            nonlocal begun
+            await self._entry.write(record, events=[_event("step.started", record, attempt, began)])
+            begun = True
+            hit("step.before_effect")
+
+        token = step_key.set(f"{x.run_id}/{asked.branch.path}:{asked.name}/{asked.occurrence}")
         try:
             while done is None:
                 attempt += 1
                 if attempt > 1:
                     began = x.clock.now()
-                if attempt > 1 or retry_on_crash:
+                if begun:
                     x.say(_event("step.started", record, attempt, began), lazy=True)
-                hit("step.before_effect")
+                    hit("step.before_effect")
                 try:
-                    done = await self._perform(asked.name, fn, args, timeout_seconds)
+                    done = await self._perform(asked.name, fn, args, timeout_seconds, None if begun else begin)
                 except asyncio.CancelledError as error:
                     if _is_cancelled():
-                        if retry_on_crash and not (x.stopping or x.draining or x.ended):
+                        if (retry_on_crash or not begun) and not (x.stopping or x.draining or x.ended):
                             # User code may go on; entered again it must find its place.
-                            await unbroken(x.commit(steps=[record]))
+                            await unbroken(x.commit(steps=[record if begun else record._replace(status="waiting")]))
                         raise
                     await self._fail(record, attempt, began, policy, error)
                 except (Exception, SystemExit, KeyboardInterrupt) as error:
@@ -89,16 +96,21 @@ class Recorder:
         await self._entry.wait(Wait(wake_at, wake_at=wake_at))
 
     async def _perform(
-        self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], seconds: float | None
-    ) -> tuple[bytes, bool]:
-        """The outcome as JSON; and whether a cancellation came before it, which is still to be raised."""
+        self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], seconds: float | None,
+        begin: Callable[[], Coroutine[Any, Any, None]] | None,
+    ) -> tuple[bytes, bool]:  # fmt: skip
+        """The outcome as JSON; and whether a cancellation came before it, which is still to be raised. `begin` is done
+        before the function is called, once it is its turn."""
         late = False
         if inspect.iscoroutinefunction(fn):
+            if begin is not None:
+                await begin()
             value = await self._await(fn(*args), seconds)
         else:
+            function = partial(fn, *args)
             self._x.plain_calls += 1
             try:
-                value = await self._call(partial(fn, *args), seconds)
+                value = await self._call(function if begin is None else _after(begin, function), seconds)
             except Late as cancelled:
                 value, late = cancelled.value, True
             finally:
@@ -120,10 +132,22 @@ class Recorder:
     async def _call(self, function: Callable[[], Any], seconds: float | None) -> Any:
         bridge = Bridge.here()
         if bridge is None:
-            return await self._x.threads.run(function, seconds=seconds, admit=self._x.check)
+            x = self._x
+            return await x.threads.run(function, seconds=seconds, admit=x.check, line=x.line)
         if seconds is None:
             return await bridge.call(function)
         return await Bridge().visit(self._x, function, seconds)
+
+
+def _after(begin: Callable[[], Coroutine[Any, Any, None]], function: Callable[[], Any]) -> Callable[[], Any]:
+    """For a thread: the function, after what is to be done in the loop before it."""
+    loop = asyncio.get_running_loop()
+
+    def work() -> Any:
+        asyncio.run_coroutine_threadsafe(begin(), loop).result()
+        return function()
+
+    return work
 
 
 def _is_cancelled() -> bool:

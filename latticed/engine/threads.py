@@ -24,9 +24,11 @@ class Threads:
     async def run(
         self, function: Callable[[], Any], *, seconds: float | None = None, own: bool = False,
         on_cancel: Callable[[], object] = lambda: None, admit: Callable[[], object] = lambda: None,
+        line: "set[Future[Any]] | None" = None,
     ) -> Any:  # fmt: skip
         """Runs a plain function, in the caller's context, once there is a place for it; `admit` may raise then in its
-        stead. A cancellation ends the wait for a place, but not what has begun: `on_cancel` is told.
+        stead. A cancellation ends the wait for a place, but not what has begun: `on_cancel` is told. It is in `line`
+        meanwhile: cancelled there, it waits no longer for a place, and `admit` is to raise at once.
 
         `own` gives it a thread outside the pool: for a caller that holds a place in the pool already, and would wait
         for ever if all places were held by such callers.
@@ -38,6 +40,8 @@ class Threads:
         call = partial(self._counted, admit, partial(contextvars.copy_context().run, function))
         working = _in_own_thread(call) if own else self._pool.submit(call)
         future = asyncio.wrap_future(working)
+        if line is not None:
+            line.add(working)
 
         def leave() -> None:
             if not working.cancel():
@@ -45,7 +49,13 @@ class Threads:
 
         try:
             return await outlast(future, seconds, leave)
+        except asyncio.CancelledError:
+            if working.cancelled():
+                admit()
+            raise
         finally:
+            if line is not None:
+                line.discard(working)
             if not future.done() and not working.cancel():  # It took too long, and not because it waited for a place.
                 self.abandoned += 1
                 future.add_done_callback(self._came_back)

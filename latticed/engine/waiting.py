@@ -6,9 +6,23 @@ are waits that would take longer, all of them are told to unwind, and the run gi
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Any
 
 from latticed.clock import Clock
-from latticed.errors import Suspended, Unwind
+from latticed.errors import Misuse, Suspended, Unwind
+
+_MOST_SECONDS = 1e10
+
+
+def micros(seconds: Any, what: str) -> int:
+    """A length of time in microseconds; one that is too long for any clock is cut.
+
+    Raises:
+        Misuse: it is none.
+    """
+    if not isinstance(seconds, int | float) or not seconds >= 0:
+        raise Misuse(f"{what} needs a number of seconds, 0 or more")
+    return int(min(seconds, _MOST_SECONDS) * 1_000_000)
 
 
 @dataclass(eq=False, slots=True)

@@ -92,6 +92,7 @@ class PauseView(View):
     kind: Literal["timer", "signal", "child", "approval", "several"]
     facts: list[str]
     wake_at: str | None
+    """When it goes on at the latest: a timer is due, or a question expires."""
     approval_ids: list[str]
 
 
@@ -245,11 +246,13 @@ class Why(View):
     status: Status
     code: Literal[
         "running", "finished", "winding_down", "delayed", "backing_off", "queue_full", "daemon_full", "behind_others",
-        "isolated", "agent_missing", "draining", "timer", "signal", "child", "approval", "several", "about_to_start",
+        "isolated", "agent_missing", "queue_missing", "draining", "timer", "signal", "child", "approval", "several",
+        "about_to_start",
     ]  # fmt: skip
     reason: str
     queue: str
     position: int | None
+    """How many of its queue and workspace are claimed before it."""
     until: str | None
     waits_for: list[str]
 

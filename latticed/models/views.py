@@ -33,7 +33,7 @@ def _pause(row: Mapping[str, Any]) -> dict[str, Any] | None:
     return {
         "kind": kinds.pop() if len(kinds) == 1 else "several",
         "facts": facts,
-        "wake_at": _time(row["due_at"]),
+        "wake_at": _time(min(filter(None, (row["due_at"], row["asked_until"])), default=None)),
         "approval_ids": [fact.removeprefix("approval:") for fact in facts if fact.startswith("approval:")],
     }
 

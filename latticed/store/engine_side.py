@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import func, select, union_all, update
+from sqlalchemy import case, func, select, union_all, update
 
 from latticed.clock import Clock
 from latticed.failpoints import hit
@@ -22,15 +22,25 @@ from latticed.models.records import (
     event,
 )
 from latticed.models.views import whole_view
-from latticed.states import ACTIVE, CLAIMABLE, OWNED, TERMINAL, UNWOUND, WELL
+from latticed.states import ACTIVE, CLAIMABLE, OWNED, TERMINAL, UNWOUND, WELL, Status
 from latticed.store import dialects as d
 from latticed.store.reading import Reader
 from latticed.store.tables import approvals, bodies, details, one_of, runs, signals, steps
 from latticed.store.transaction import ROW, Transaction
 from latticed.store.writer import Writer
 
+ASKED_UNTIL = case(
+    (
+        d.literal(one_of("runs.status", (Status.AWAITING_APPROVAL,))),
+        select(func.min(approvals.c.expires_at))
+        .where(approvals.c.run_id == runs.c.id, runs.c.awaits.contains(approvals.c.id))
+        .correlate(runs)
+        .scalar_subquery(),
+    )
+).label("asked_until")
+"""When the first of the questions that a run waits for expires; looked up for no other run."""
 RUN = (
-    select(runs, bodies.c.goal, bodies.c.inputs, bodies.c.roles, details.c.role, details.c.usage)
+    select(runs, bodies.c.goal, bodies.c.inputs, bodies.c.roles, details.c.role, details.c.usage, ASKED_UNTIL)
     .join_from(runs, bodies, bodies.c.run_id == runs.c.id)
     .outerjoin(details, details.c.run_id == runs.c.id)
 )

@@ -13,7 +13,7 @@ from latticed.models.people import Principal
 from latticed.models.records import EventRecord, Once, event
 from latticed.models.views import whole_view
 from latticed.store import dialects as d
-from latticed.store.engine_side import EngineSide
+from latticed.store.engine_side import ASKED_UNTIL, EngineSide
 from latticed.store.idempotency import at_most_once
 from latticed.store.tables import bodies, details, events, hook_deliveries, hooks, runs
 from latticed.store.transaction import Transaction
@@ -41,7 +41,7 @@ _FIRST = (
 _SIZED = (
     select(
         *(_FIRST.c[name].label(f"d_{name}") for name in _HEAD), *runs.c,
-        bodies.c.goal, bodies.c.inputs, bodies.c.roles,
+        bodies.c.goal, bodies.c.inputs, bodies.c.roles, ASKED_UNTIL,
         details.c.role, details.c.usage, details.c.story, details.c.output.label("so_far"),
         events.c.seq, events.c.type, events.c.at, events.c.data,
         func.sum(_SIZE).over(order_by=(_FIRST.c.due_at, _FIRST.c.id), rows=(None, -1)).label("before"),

@@ -20,6 +20,7 @@ FILES = (
     "bad_endings",
     "reruns",
     "replay",
+    "pages",
 )
 PARK = 0.1
 """How long runs wait in place on these daemons, in seconds."""

@@ -121,6 +121,9 @@ def test_why_says_until_when_a_question_is_open(quick: Daemon) -> None:
     approval = asked(quick, run_id)
     why = quick.get(run_id, "why")
     assert (why["until"], f"until {approval['expires_at']}" in why["reason"]) == (approval["expires_at"], True)
+    assert quick.wait(run_id, "awaiting_approval")["pause"]["wake_at"] == approval["expires_at"]
+    listed = quick.client.get(quick.path("runs"), params={"target": "curious", "status": "awaiting_approval"}).json()
+    assert [run["pause"]["wake_at"] for run in listed["items"] if run["id"] == run_id] == [approval["expires_at"]]
     quick.stop_run(run_id)
 
 

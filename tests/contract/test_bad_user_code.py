@@ -250,3 +250,52 @@ async def called(ctx: Any, goal: str, inputs: dict[str, Any]) -> Any:
 def test_a_context_that_is_used_wrongly_says_so(quick: Daemon, goal: str, retry: Any) -> None:
     run = ended(quick, "called", "failed", goal=goal, inputs={"retry": retry}, max_retries=1)
     assert (run["error"]["code"], run["attempt"]) == ("misuse", 1)
+
+
+Call = Callable[[Any], Any]
+WRONG: dict[str, tuple[Call, str]] = {
+    "until": (lambda ctx: ctx.sleep_until("text"), "a datetime"),
+    "until when": (lambda ctx: ctx.sleep_until(datetime(2030, 1, 1)), "an offset"),  # noqa: DTZ001  # that is it
+    "emit": (lambda ctx: ctx.emit(None), "may emit log"),
+    "emit list": (lambda ctx: ctx.emit(["log"]), "may emit log"),
+    "timeout": (lambda ctx: ctx.step("s", str, timeout_seconds="a"), "a number of seconds"),
+    "short timeout": (lambda ctx: ctx.step("s", str, timeout=-1), "a number of seconds"),
+    "done": (lambda ctx: ctx.progress("a"), "numbers"),
+    "total": (lambda ctx: ctx.progress(1, "a"), "numbers"),
+    "message": (lambda ctx: ctx.progress(1, 2, None), "a text"),
+}
+
+
+async def wrong(ctx: Any, goal: str, inputs: dict[str, Any]) -> None:
+    await WRONG[goal][0](ctx)
+
+
+def plain_wrong(ctx: Any, goal: str, inputs: dict[str, Any]) -> None:
+    WRONG[goal][0](ctx)
+
+
+async def wrong_shield(ctx: Any, goal: str, inputs: dict[str, Any]) -> None:
+    async with ctx.shield("a"):
+        pass
+
+
+def plain_wrong_shield(ctx: Any, goal: str, inputs: dict[str, Any]) -> None:
+    with ctx.shield("a"):
+        pass
+
+
+@pytest.mark.parametrize("sort", ["", "plain_"])
+def test_a_call_with_the_wrong_kind_of_value_is_told_what_is_wanted(quick: Daemon, sort: str) -> None:
+    for goal, (_, wanted) in WRONG.items():
+        error = ended(quick, f"{sort}wrong", "failed", goal=goal, max_retries=1)["error"]
+        assert (error["code"], wanted in error["message"]) == ("misuse", True), error
+    error = ended(quick, f"{sort}wrong_shield", "failed")["error"]
+    assert (error["code"], "a number of seconds" in error["message"]) == ("misuse", True), error
+
+
+async def hurried_step(ctx: Any, goal: str, inputs: dict[str, Any]) -> None:
+    await ctx.step("slow", pause, 60, timeout=0.01)
+
+
+def test_a_steps_timeout_has_a_shorter_name(quick: Daemon) -> None:
+    assert ended(quick, "hurried_step", "failed")["error"]["code"] == "timeout"

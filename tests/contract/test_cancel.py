@@ -231,11 +231,13 @@ def plain_in_line(ctx: Context, goal: str, inputs: dict[str, Any]) -> None:
     leave(inputs, f"{ctx.run_id} entered")
 
 
-def test_what_waits_for_a_thread_never_begins_once_it_is_to_end(daemon: Callable[..., Daemon], tmp_path: Path) -> None:
+def test_what_waits_for_a_thread_leaves_the_line_once_it_is_to_end(
+    daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
     agents = {
         name: {"use": "function", "function": f"{__name__}:{name}"} for name in ("holder", "in_line", "plain_in_line")
     }
-    one = daemon(config={"runs": {"threads": 1, "grace_seconds": 0.3, "kill_seconds": 60.0}, "agents": agents})
+    one = daemon(config={"runs": {"threads": 1, "grace_seconds": 600.0}, "agents": agents})
     inputs = {"effects": str(tmp_path / "effects"), "gate": str(tmp_path / "gate")}
     held = begun(one, "holder", inputs)
     wait_until(lambda: lines(tmp_path / "effects") == ["holds"])
@@ -244,8 +246,9 @@ def test_what_waits_for_a_thread_never_begins_once_it_is_to_end(daemon: Callable
     late = begun(one, "in_line", inputs, deadline_seconds=0.1)
     for mode, run_id in asked.items():
         one.stop_run(run_id, mode="graceful" if mode == "plain" else mode)
-    for run_id in asked.values():
+    for mode, run_id in asked.items():
         assert well_ended(one, run_id)["abandoned"] is None
+        assert rungs(one, run_id)[1:] == [] or mode in ("now", "kill")
     assert well_ended(one, late, "failed")["error"]["code"] == "deadline_exceeded"
     Path(inputs["gate"]).touch()
     well_ended(one, held, "ok")

@@ -245,7 +245,7 @@ def test_a_restart_finds_what_is_due_and_leaves_what_has_no_agent(daemon: Callab
     stopped(one, [blocks])
     assert one.wait(overdue)["status"] == "ok", "what fell due meanwhile is claimed"
     assert (one.get(waits)["status"], why(one, waits)["code"]) == ("queued", "agent_missing")
-    assert (one.get(homeless)["status"], why(one, homeless)["code"]) == ("queued", "queue_full")
+    assert (one.get(homeless)["status"], why(one, homeless)["code"]) == ("queued", "queue_missing")
     one.configure(configuration({"default": 1, "gone": 1}))
     one.restart()
     assert one.wait(waits)["status"] == "retried_ok"

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from latticed.errors import StepFailed
 from tests.agents_for_tests import leave, pause
 from tests.conftest import Daemon, wait_until
+from tests.contract.conftest import configuration
 
 LONG = 0.25
 """Seconds of a sleep that unwinds."""
@@ -344,3 +346,25 @@ def test_a_step_under_way_at_a_crash_runs_again_unless_it_must_not(doomed: Daemo
         assert lines(path).count("once") == 1
         again = [line for line in lines(path) if line.startswith("again")]
         assert len(set(again)) == 1, "the same key"
+
+
+async def in_line(ctx: Any, goal: str, inputs: dict[str, Any]) -> Any:
+    """A step that must not run twice waits for a thread, beside one that needs none."""
+    once = ctx.step("once", left, ctx, inputs, "once", retry_on_crash=False)
+    return await ctx.gather(once, ctx.step("beside", pause, 0.01))
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_step_that_waits_for_a_thread_has_not_begun(daemon: Callable[..., Daemon], tmp_path: Path, end: str) -> None:
+    effects = tmp_path / "effects"
+    one = daemon(config=configuration(threads=1, drain_seconds=0.1, kill_seconds=0.1))
+    holder = one.post_run("thread_never", recovery="interrupt")["id"]
+    one.wait(holder, "running")
+    run_id = one.post_run("in_line", inputs={"effects": str(effects)})["id"]
+    wait_until(lambda: one.events(run_id, "step.finished"))
+    assert [event["data"]["name"] for event in one.events(run_id, "step.started")] == ["beside"]
+    getattr(one, end)()
+    one.start()
+    one.wait(run_id, "ok")
+    assert lines(effects) == ["once"]
+    assert [event["data"]["name"] for event in one.events(run_id, "step.started")] == ["beside", "once"]

@@ -259,6 +259,7 @@ def test_who_follows_goes_where_the_daemon_comes_back(daemon: Callable[..., Daem
         command, env=ctl.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
+        assert process.stderr is not None
         seen = [json.loads(process.stdout.readline())]
         before = one.url
         one.kill()

@@ -97,7 +97,7 @@ def configuration(endpoint: Endpoint, home: Path) -> dict[str, Any]:
             "weather": tool,
             "sell": {"use": "function", "function": "tests.contract.pipeline.tools:sell"},
             "ask_echo": {"use": "agent", "target": "echo"},
-            "late": {"use": "mcp", "argv": [sys.executable, str(home / "late.py")], "start_seconds": 10.0},
+            "late": {"use": "mcp", "argv": [sys.executable, str(home / "late.py")], "start_seconds": 6.0},
         },
         "agents": {
             "team": piped,
