@@ -233,7 +233,9 @@ def _owned(path: Path) -> str:
 
 
 def _open_to_others(check: str, path: Path, rights: str) -> Iterator[Finding]:
-    if path.exists() and path.stat().st_mode & 0o077:
+    """A warning for what others can get at: a file in a directory that is closed to them is out of their reach."""
+    ways = (path,) if path.is_dir() else (path, path.parent)
+    if path.exists() and all(way.stat().st_mode & 0o077 for way in ways):
         yield warning(check, f"{path} is open to others; chmod {rights} {path}")
 
 
