@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 # Named after where the checkout lies: a copy of it must not use the venv that the original made.
 STAMP := $(VENV)/installed$(subst /,-,$(CURDIR))
 ARGS ?=
-JOBS ?= 2
+JOBS ?= 3
 
 .DELETE_ON_ERROR:
 .PHONY: help setup run test check fuzz crash bench docs lock clean
@@ -40,7 +40,7 @@ $(STAMP): requirements.lock pyproject.toml
 run: setup
 	@exec $(BIN)/latticed serve --banner --config config/latticed.toml $(ARGS)
 
-# The tests wait more than they compute, so that two workers take little more than half the time of one.
+# The tests wait as well as compute: on two cores three workers keep both busy.
 test: setup
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 

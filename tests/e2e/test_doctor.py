@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -52,7 +53,9 @@ def test_before_the_first_start_all_is_well_and_nothing_is_made(tmp_path: Path) 
     assert found["database"] == [("ok", f"{tmp_path}/state/latticed.db is not there; the first start makes it")]
     assert not (tmp_path / "state").exists()
     said = [f"{result:<8} {check}: {text}" for check, each in found.items() for result, text in each]
-    assert examine("--state-dir", str(tmp_path / "state"), "--config", os.devnull).stdout.splitlines() == said
+    shown = examine("--state-dir", str(tmp_path / "state"), "--config", os.devnull).stdout.splitlines()
+    number = re.compile("[0-9]+")  # The room on the disk is another by now.
+    assert [number.sub("N", line) for line in shown] == [number.sub("N", line) for line in said]
 
 
 def test_a_configuration_that_cannot_be_read_ends_it_with_78(tmp_path: Path) -> None:
