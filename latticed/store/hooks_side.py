@@ -52,7 +52,7 @@ _SIZED = (
     .join(events, events.c.position == _FIRST.c.position, isouter=True)
     .subquery("sized")
 )  # fmt: skip
-_DUE = (
+_DUE = d.Query(
     select(_SIZED)
     .where(func.coalesce(_SIZED.c.before, 0) < d.number("bytes"))
     .order_by(_SIZED.c.d_due_at, _SIZED.c.d_id)
@@ -78,7 +78,7 @@ class HooksSide(EngineSide):
         """The next deliveries of a hook that are to be sent at `now`, the oldest first, without those in `taken`; at
         most so many, and (beside the first) no more than so many bytes."""
         values = {"hook": hook, "now": now, "taken": d.json_list(taken), "most": most, "bytes": most_bytes}
-        return [_due(row._mapping) for row in await self.read(_DUE, values)]
+        return [_due(row._asdict()) for row in await self.reader.fetch(_DUE, **values)]
 
     async def next_delivery(self, hook: str, taken: Collection[str]) -> int | None:
         """When a hook has something to be sent next, beside those in `taken`."""
@@ -104,12 +104,12 @@ class HooksSide(EngineSide):
 
         def work(t: Transaction) -> list[str]:
             rows = [(*s[:6], d.json(s.detail or None), d.json(s.output or None)) for s in sent]
-            held = {row[0] for row in _RECORD.execute(t.connection, rows)}
-            for s in sent:
-                if s.id in held:
-                    if s.status != "pending":
-                        t.measure(s.due.workspace, d.json(s.detail or None), d.json(s.output or None), rows=0)
-                    t.tell_feed(s.due.workspace, s.due.kind, s.due.run_id, event(EVENT, t.now, **s.told))
+            ids = {row[0] for row in _RECORD.execute(t.connection, rows)}
+            held = [s for s in sent if s.id in ids]
+            for s in held:
+                if s.status != "pending":
+                    t.measure(s.due.workspace, d.json(s.detail or None), d.json(s.output or None), rows=0)
+            t.tell_feed([(s.due.workspace, s.due.kind, s.due.run_id, event(EVENT, t.now, **s.told)) for s in held])
             gone = {s.due.hook for s in sent if s.gone}
             return [hook for hook in gone if _disable(t, hook)]
 

@@ -367,13 +367,15 @@ class Transaction:
         self._keep(rows)
         self.outbox += [row.hook for row in rows]
 
-    def tell_feed(self, workspace: str, kind: str, run_id: str, told: NewEvent) -> None:
-        """Appends an event that stands in the workspace's feed alone; no hook is told of it."""
-        self.position += 1
-        told_to = (workspace, kind, told.at, told.data)
-        self.events.append(EventRecord(run_id, -self.position, self.position, told.type, *told_to))
-        row = (self.position, run_id, -self.position, told.type, told.at, workspace, kind, told.data.decode())
-        _EVENT.execute(self.connection, [row])
+    def tell_feed(self, told: Sequence[tuple[str, str, str, NewEvent]]) -> None:
+        """Appends events (of a workspace, a kind, a run) that stand in a workspace's feed alone; no hook is told."""
+        rows = []
+        for workspace, kind, run_id, new in told:
+            self.position += 1
+            seq = -self.position
+            self.events.append(EventRecord(run_id, seq, self.position, new.type, workspace, kind, new.at, new.data))
+            rows.append((self.position, run_id, seq, new.type, new.at, workspace, kind, new.data.decode()))
+        _EVENT.execute(self.connection, rows)
 
     def _journal(self, records: list[tuple[str, StepRecord]]) -> None:
         if records:
