@@ -266,7 +266,7 @@ def _open_stdio() -> None:
     os.close(number)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # open for as long as the process lives
 
 
 def _die(reason: str, exit_code: int) -> NoReturn:

@@ -65,7 +65,7 @@ class SetStatement:
         return found
 
 
-class Query:
+class Prepared:
     """A query that is compiled once, with its parameters by name; for reads on the hot path."""
 
     def __init__(self, statement: Select[Any]) -> None:

@@ -68,8 +68,10 @@ _READY = (
 )
 _LATELY = 500
 """How many earlier runs on models are looked through for those that are like one."""
-_ENDING = d.Query(select(runs.c.id, runs.c.status, runs.c.output, runs.c.error).where(runs.c.id == d.parameter("id")))
-_ANSWER = d.Query(
+_ENDING = d.Prepared(
+    select(runs.c.id, runs.c.status, runs.c.output, runs.c.error).where(runs.c.id == d.parameter("id"))
+)
+_ANSWER = d.Prepared(
     select(approvals.c.status, approvals.c.answer, approvals.c.comment).where(approvals.c.id == d.parameter("id"))
 )
 

@@ -24,18 +24,18 @@ _EVENTS = select(
     events.c.run_id, events.c.seq, events.c.position, events.c.type, events.c.workspace, events.c.kind, events.c.at,
     events.c.data,
 )  # fmt: skip
-_ONE_RUN = d.Query(WHOLE_RUN.where(runs.c.id == d.parameter("id"), runs.c.workspace == d.parameter("workspace")))
-_STATUS = d.Query(
+_ONE_RUN = d.Prepared(WHOLE_RUN.where(runs.c.id == d.parameter("id"), runs.c.workspace == d.parameter("workspace")))
+_STATUS = d.Prepared(
     select(runs.c.status, runs.c.last_seq).where(
         runs.c.id == d.parameter("id"), runs.c.workspace == d.parameter("workspace")
     )
 )
-_TIMELINE = d.Query(
+_TIMELINE = d.Prepared(
     _EVENTS.where(events.c.run_id == d.parameter("id"), events.c.seq > d.number("after"))
     .order_by(events.c.seq)
     .limit(d.number("most"))
 )
-_LAST_POSITION = d.Query(d.last_of(events))
+_LAST_POSITION = d.Prepared(d.last_of(events))
 _SCAN = 20_000
 """Positions that one look at a filtered feed covers at most, so that a rare type does not make a long query."""
 

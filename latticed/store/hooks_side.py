@@ -52,7 +52,7 @@ _SIZED = (
     .join(events, events.c.position == _FIRST.c.position, isouter=True)
     .subquery("sized")
 )  # fmt: skip
-_DUE = d.Query(
+_DUE = d.Prepared(
     select(_SIZED)
     .where(func.coalesce(_SIZED.c.before, 0) < d.number("bytes"))
     .order_by(_SIZED.c.d_due_at, _SIZED.c.d_id)

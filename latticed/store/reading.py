@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from latticed.store.dialects import Query
+from latticed.store.dialects import Prepared
 from latticed.store.faults import translate
 
 HELD = 2
@@ -34,7 +34,7 @@ class Reader:
         except Exception as error:
             raise translate(error) from error
 
-    async def fetch(self, query: Query, **parameters: Any) -> list[Any]:
+    async def fetch(self, query: Prepared, **parameters: Any) -> list[Any]:
         """Rows of a prepared query.
 
         Raises:
