@@ -120,7 +120,8 @@ async def settle_blocked(x: Execution, outcome: Blocked) -> None:
         act=act(x.row.workspace, f"hook:{outcome.hook}", "run.blocked", x.run_id, **why),
     )
     hit("block.after")
-    if row is None:
+    if row is None:  # A cancel or the deadline was faster; what the hook has said stays on record.
+        await x.commit(steps=[outcome.record])
         await settle_stopped(x)
 
 

@@ -180,7 +180,9 @@ def hooks_answer_once(seen: Observed) -> Wrongs:
             if step["outcome"]["veto"] is None and run["tags"].get(step["name"]) != said:
                 yield f"{key} said {said} and the tags are {run['tags']}"
         vetoes = [step for step in recorded if step["outcome"]["veto"] is not None]
-        if bool(vetoes) != ((run["error"] or {}).get("code") == "blocked"):
+        code = (run["error"] or {}).get("code")
+        overtaken = bool(vetoes) and (run["status"] == "cancelled" or code == "deadline_exceeded")
+        if bool(vetoes) != (code == "blocked") and not overtaken:
             yield f"{run_id} is {run['status']} ({run['error']}) with the vetoes {vetoes}"
         own = [step for step in seen.steps[run_id] if step["kind"] != "hook"]
         if vetoes and own:

@@ -303,3 +303,18 @@ async def test_a_cancel_while_a_tools_hook_is_asked_is_obeyed_at_once(engine: En
     await engine.store.change(stop_change(run_id, by="t", reason=None, mode="graceful", children=True, now=now))
     assert (await engine.ended(run_id))["status"] == "cancelled"
     assert [e["status"] for e in await engine.events(run_id)] == ["skipped"]
+
+
+async def test_a_veto_that_a_cancel_overtakes_is_on_record_all_the_same(engine: Engine) -> None:
+    async def veto(payload: dict[str, Any]) -> Block:
+        now = engine.clock.now()
+        engine.store.order(
+            stop_change(payload["run"]["id"], by="t", reason=None, mode="graceful", children=True, now=now)
+        )
+        return Block("no")
+
+    engine.hooks("pre_run", judge=veto)
+    run_id = await engine.begin()
+    assert (await engine.ended(run_id))["status"] == "cancelled"
+    assert [e["status"] for e in await engine.events(run_id)] == ["blocked"]
+    assert [(step["name"], step["status"]) for step in await engine.store.list_steps(run_id, 0, 9)] == [("judge", "ok")]
