@@ -25,6 +25,7 @@ from latticed.models.records import Birth, Change, event
 from latticed.models.stopping import stop_change
 from latticed.states import RELEASE
 from latticed.store import Store, open_store
+from tests.conftest import empty_database
 from tests.wait import eventually
 
 OWNER = new(BOOT)
@@ -116,6 +117,7 @@ class Engine:
 
 @pytest_asyncio.fixture
 async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
+    (tmp_path / "some.db").write_bytes(empty_database())
     store = await open_store(f"sqlite+aiosqlite:///{tmp_path}/some.db", SystemClock())
     made = Engine(store)
     store.start(made.told)

@@ -20,6 +20,7 @@ from latticed.models.records import Birth, Change, Claimed
 from latticed.models.stopping import stop_change
 from latticed.states import WAIT
 from latticed.store import Store, open_store
+from tests.conftest import empty_database
 from tests.wait import eventually
 
 OWNER = new(BOOT)
@@ -97,6 +98,7 @@ class Engine:
 
 @pytest_asyncio.fixture
 async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
+    (tmp_path / "some.db").write_bytes(empty_database())
     store = await open_store(f"sqlite+aiosqlite:///{tmp_path}/some.db", SystemClock())
     made = Engine(store)
     store.start(made.executor.told)

@@ -19,6 +19,7 @@ from latticed.store import Store, open_store
 from latticed.store.pruner_side import OF_A_RUN, OF_A_WORKSPACE
 from latticed.store.tables import hook_deliveries, metadata
 from latticed.timelines import BATCH, FIRST_BATCH, RunTimeline
+from tests.conftest import empty_database
 
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
@@ -108,6 +109,7 @@ class House:
 @pytest_asyncio.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     clock = SetClock()
+    (tmp_path / "some.db").write_bytes(empty_database())
     store = await open_store(f"sqlite+aiosqlite:///{tmp_path}/some.db", clock)
     made = House(store, clock)
     store.start(made.broker.publish)
