@@ -68,7 +68,7 @@ async def rendezvous(name: str, with_: str) -> str:
 async def hold(name: str) -> str:
     """Answers once a file of that name is there."""
     note(f"hold {name}")
-    while not (Path(os.environ[LEDGER]).parent / name).exists():  # noqa: ASYNC110
+    while not (Path(os.environ[LEDGER]).parent / name).exists():  # noqa: ASYNC110 - a file says nothing by itself
         await asyncio.sleep(0.005)  # noqa: TID251 - a tool that takes as long as the test wants
     return f"held {name}"
 

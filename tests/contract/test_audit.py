@@ -193,7 +193,7 @@ def test_a_refusal_does_not_wait_for_a_store_that_is_away(daemon: Make) -> None:
             answer = one.client.post(one.path("runs"), headers=bearer(viewer["token"]), timeout=2)
             assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
             assert one.client.get("/v1/whoami", headers=bearer("lat_x"), timeout=2).status_code == 401
-    told = lambda: sum(row["detail"].get("left_out", 1) for row in trail(one, "*", action="refused"))  # noqa: E731
+    told = lambda: sum(row["detail"].get("left_out", 1) for row in trail(one, "*", action="refused"))
     wait_until(lambda: told() == 60)
     assert one.stop() == 0
 

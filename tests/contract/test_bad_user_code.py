@@ -180,8 +180,8 @@ def test_a_step_may_have_any_decent_name(quick: Daemon, name: str) -> None:
 
 
 async def at_once(ctx: Any, goal: str, inputs: dict[str, Any]) -> Any:
-    one = lambda: ctx.step("one", pause, 0.05)  # noqa: E731  # a new coroutine each time
-    two = lambda: ctx.step("two", pause, 0.05)  # noqa: E731
+    one = lambda: ctx.step("one", pause, 0.05)  # a new coroutine each time
+    two = lambda: ctx.step("two", pause, 0.05)
 
     async def inside() -> Any:
         return await ctx.step("inner", str)

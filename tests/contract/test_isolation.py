@@ -88,7 +88,7 @@ def furnished(live: Daemon, name: str) -> Place:
     run = live.post_run("asker", f"goal of {name}", workspace=name, wait=20)
     ended = live.post_run("steps", workspace=name, inputs={"of": name}, wait=20)
     waits = live.post_run("signaller", workspace=name)
-    one = lambda tail: live.client.get(live.path(tail, name)).json()  # noqa: E731
+    one = lambda tail: live.client.get(live.path(tail, name)).json()
     wait_until(lambda: one(f"runs/{waits['id']}")["status"] == "waiting")
     assert (run["status"], ended["status"]) == ("awaiting_approval", "ok")
     place.things = {
@@ -113,7 +113,7 @@ def _delivered(live: Daemon, workspace: str) -> str:
     """A delivery that is not going to change: its hook is gone."""
     hook = _registered(live, workspace, "gone")
     live.post_run("echo", workspace=workspace, wait=20)
-    found = lambda: live.client.get(live.path("hooks/deliveries", workspace)).json()["items"]  # noqa: E731
+    found = lambda: live.client.get(live.path("hooks/deliveries", workspace)).json()["items"]
     wait_until(found)
     assert live.client.delete(live.path(f"hooks/{hook}", workspace)).status_code == 204
     wait_until(lambda: found()[0]["status"] == "skipped")

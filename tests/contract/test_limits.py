@@ -212,7 +212,7 @@ def test_what_hooks_leave_and_what_a_pipeline_shows_is_counted_as_it_comes(daemo
     }
     agents = {"team": {"use": "pipeline"}, "steps": {"use": "function", "function": "agents_for_tests:steps"}}
     one = daemon(config={"limits": {"storage_bytes": 10_000_000}, "hooks": hooks, "agents": agents})
-    sent = lambda: one.client.get(one.path("hooks/deliveries"), params={"point": "post_run"}).json()["items"]  # noqa: E731
+    sent = lambda: one.client.get(one.path("hooks/deliveries"), params={"point": "post_run"}).json()["items"]
     known = 0
     for target, mode in (("team", "simulation"), ("steps", "live"), ("team", "simulation")):
         assert submit(one, "default", target, mode=mode).status_code == 202

@@ -256,7 +256,7 @@ def test_who_waits_for_a_run_is_answered_at_the_end_of_what_they_came_in_by(live
     name = made_workspace(live, f"waits-{how.replace(' ', '-')}")
     made = made_token(live, name, "operator", expires_seconds=1.5 if how == "expired" else None)
     browser = signed_in(live, made["token"])
-    runs = lambda: live.client.get(live.path("runs", name)).json()["items"]  # noqa: E731
+    runs = lambda: live.client.get(live.path("runs", name)).json()["items"]
 
     def wait() -> httpx2.Response:
         body = {"target": "signaller", "goal": "x"}

@@ -65,7 +65,7 @@ def test_of_calls_side_by_side_only_those_that_had_not_answered_are_made_again(
         ("hold", {"name": "first"}), ("add", {"a": 1, "b": 2}), ("hold", {"name": "last"}), ("add", {"a": 3, "b": 4})
     )
     run = mortal.post_run("helper", endpoint.script("side", three, Call("add", a=5, b=6), Say("end")))
-    ledger_steps = lambda: [s["branch"] for s in mortal.steps(run["id"]) if s["status"] == "ok"]  # noqa: E731
+    ledger_steps = lambda: [s["branch"] for s in mortal.steps(run["id"]) if s["status"] == "ok"]
     wait_until(lambda: "0.3/" in ledger_steps() and "0.1/" in ledger_steps())
     done.touch("last")
     wait_until(lambda: "0.2/" in ledger_steps())

@@ -151,7 +151,7 @@ async def test_an_expired_token_is_nobodys() -> None:
 
 def wrongs(right: str) -> dict[str, str]:
     """Wrong tokens of the right one's length: wrong at the first, a middle and the last place, and all over."""
-    other = lambda i: "B" if right[i] == "A" else "A"  # noqa: E731
+    other = lambda i: "B" if right[i] == "A" else "A"
     places = {"first": 4, "middle": len(right) // 2, "last": len(right) - 1}
     return {name: right[:i] + other(i) + right[i + 1 :] for name, i in places.items()} | {"all": new_token_text()}
 
