@@ -88,6 +88,10 @@ def _busy(seconds: float) -> str:
     return f"busy_timeout = {int(seconds * 1000)}"
 
 
+def _checkpoint(pages: int) -> str:
+    return f"wal_autocheckpoint = {pages}"
+
+
 def _immediate(connection: Any) -> None:
     connection.connection.driver_connection.execute("BEGIN IMMEDIATE")
 
@@ -103,7 +107,7 @@ def writing_engine(url: URL, busy_seconds: float = BUSY_SECONDS) -> Engine:
     # WAL lets readers read while the writer writes; FULL makes each commit an fsync.
     _set(
         engine, _busy(busy_seconds), "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON",
-        "cache_size = -1024", "temp_store = MEMORY", f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+        "cache_size = -1024", "temp_store = MEMORY", _checkpoint(CHECKPOINT_PAGES),
     )  # fmt: skip
     event.listen(engine, "begin", _immediate)
     return engine
@@ -124,6 +128,29 @@ def reading_engine(url: URL, busy_seconds: float = BUSY_SECONDS) -> AsyncEngine:
     )
     _set(engine.sync_engine, _busy(busy_seconds), "query_only = ON", "cache_size = -256")
     return engine
+
+
+class Patience:
+    """Whether the writing connection waits for another program's write, and a commit may stay to move a journal that
+    has grown long into the database. It does, at first."""
+
+    def __init__(self) -> None:
+        self._waits = True
+        self._busy = ""
+
+    def set(self, connection: Connection, waits: bool) -> None:
+        """Changes it, between two transactions."""
+        if waits is self._waits:
+            return
+        execute = connection.connection.driver_connection.execute  # type: ignore[union-attr]  # it is open
+        if waits:
+            pragmas = self._busy, _checkpoint(CHECKPOINT_PAGES)
+        else:
+            self._busy = f"busy_timeout = {execute('PRAGMA busy_timeout').fetchone()[0]}"
+            pragmas = "busy_timeout = 0", _checkpoint(0)
+        for pragma in pragmas:
+            execute(f"PRAGMA {pragma}")
+        self._waits = waits
 
 
 def prove_writable(engine: Engine) -> None:

@@ -5,6 +5,9 @@ hands the outcomes back to the event loop in one call. An idle writer begins at 
 ordered; while it commits the next batch gathers, so nobody waits for a timer. If a member fails the batch is rolled
 back and its members are run one by one, so that each caller sees only its own error; if the store itself is away all
 members are told so at once.
+
+While it is calm the loop commits what it has ordered by itself, where waking a thread and being woken by it would take
+longer than the commit (docs/decisions/0008-calm-commits.md).
 """
 
 import asyncio
@@ -14,7 +17,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, select
 
 from latticed.clock import Clock
 from latticed.errors import LatticedError, Unavailable
@@ -23,17 +26,27 @@ from latticed.models.matching import HookIndex
 from latticed.models.records import Birth, Change, Commit
 from latticed.store.dialects import last_of
 from latticed.store.faults import translate
+from latticed.store.sqlite import Patience
 from latticed.store.tables import events, workspaces
 from latticed.store.transaction import Transaction, Work
 
 BATCH_LIMIT = 512
 """Members of one transaction, so that a flood cannot hold a commit for long."""
+CALM_CHANGES = 4
+"""What a turn of the loop may have ordered to be committed by the loop."""
+CALM_AFTER = 4
+"""It is calm after as many small batches in a row of which each found the writer idle and took little time."""
+CALM_SECONDS = 0.005
+CALM_FOR = 128
+"""After as many of them the thread has its turn, whose commits also move the journal into the database."""
 
 
 @dataclass(slots=True)
 class _Order:
     what: Sequence[Change] | Sequence[Birth] | Work
     future: "asyncio.Future[Any]"
+    told: bool = False
+    """Whether its outcome is on the way."""
 
 
 class Writer:
@@ -57,6 +70,12 @@ class Writer:
         self._orders: SimpleQueue[list[_Order] | None] = SimpleQueue()
         self._gathered: list[_Order] = []
         """Ordered in this turn of the loop."""
+        self._under_way = 0
+        """Orders that the thread has. While there are none the connection is the loop's."""
+        self._calm = 0
+        """Batches since it last was not calm."""
+        self._connection: Connection | None = None
+        self._patience = Patience()
         self._position: int | None = None
         self._gone: set[str] = set()
         self.measured: Callable[[str], bool] | None = None
@@ -76,11 +95,32 @@ class Writer:
         return future
 
     def _hand_over(self) -> None:
-        """Gives the thread what one turn of the loop has ordered: one wake-up for all of it, and one batch, where the
-        first of many would else be committed alone while the others wait."""
-        if self._gathered:
-            self._orders.put(self._gathered)
-            self._gathered = []
+        """Commits what one turn of the loop has ordered, or gives it to the thread: one wake-up for all of it, and one
+        batch, where the first of many would else be committed alone while the others wait."""
+        orders, self._gathered = self._gathered, []
+        if orders and not (self._is_calm(orders) and self._commit_here(orders)):
+            self._under_way += len(orders)
+            self._orders.put(orders)
+
+    def _is_calm(self, orders: list[_Order]) -> bool:
+        small = not self._under_way and sum(_size(order.what) for order in orders) <= CALM_CHANGES
+        self._calm = self._calm + 1 if small and self._calm < CALM_AFTER + CALM_FOR else 0
+        return self._calm > CALM_AFTER
+
+    def _commit_here(self, orders: list[_Order]) -> bool:
+        """Commits in the loop's thread; False if that cannot begin at once, and nothing has happened."""
+        connection = self._connection
+        if connection is None:
+            return False
+        try:
+            self._patience.set(connection, False)
+            connection.begin()
+        except Exception as error:  # Somebody else is writing, or worse: the thread waits for it and tells what it is.
+            translate(error)
+            self._calm = 0
+            return False
+        self._take(orders)
+        return True
 
     async def close(self) -> None:
         """Commits what is ordered and ends the thread."""
@@ -89,7 +129,6 @@ class Writer:
         await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
-        connection = None
         closing = False
         while not closing:
             orders: list[_Order] = []
@@ -105,20 +144,26 @@ class Writer:
                     order = self._orders.get_nowait()
                 except Empty:
                     break
-            if not orders:
-                break
-            try:
-                if connection is None:
-                    connection = self._engine.connect()
-                self._batch(connection, orders)
-            except Exception as error:  # The connection itself is of no use any more: a new one is made next time.
-                self._deliver(None, [(order, translate(error)) for order in orders])
-                self._discard(connection)
-                connection = None
-        self._discard(connection)
+            if orders:
+                self._take(orders)
+        self._discard()
 
-    def _discard(self, connection: Any) -> None:
-        if connection is not None:
+    def _take(self, orders: list[_Order]) -> None:
+        """Commits these orders and tells what became of them."""
+        try:
+            if (connection := self._connection) is None:
+                connection = self._connection = self._engine.connect()
+                self._patience = Patience()
+            if not connection.in_transaction():
+                self._patience.set(connection, True)
+            self._batch(connection, orders)
+        except Exception as error:  # The connection itself is of no use any more: a new one is made next time.
+            self._discard()
+            self._deliver(None, [(order, translate(error)) for order in orders if not order.told])
+
+    def _discard(self) -> None:
+        if (connection := self._connection) is not None:
+            self._connection = None
             try:
                 connection.invalidate()
                 connection.close()
@@ -149,7 +194,8 @@ class Writer:
             connection, self._clock.now(), self._position, set(self._gone), self.measured, self.hooks
         )
         outcomes: list[tuple[_Order, Any]] = []
-        connection.begin()
+        if not connection.in_transaction():
+            connection.begin()
         gathered: list[_Order] = []
         for order in orders:
             if callable(order.what):
@@ -168,7 +214,10 @@ class Writer:
         hit("commit.after")
         self._position = transaction.position
         self._gone = transaction.gone
-        self._observe(len(orders), self._clock.monotonic() - began)
+        took = self._clock.monotonic() - began
+        if took > CALM_SECONDS:
+            self._calm = 0
+        self._observe(len(orders), took)
         t = transaction
         self._deliver(Commit(t.rows, t.events, t.facts, t.times, t.sizes, list(dict.fromkeys(t.outbox))), outcomes)
 
@@ -188,7 +237,13 @@ class Writer:
         outcomes += [(order, (rows if born else moved)[start:end]) for order, born, start, end in spans]
 
     def _deliver(self, commit: Commit | None, outcomes: list[tuple[_Order, Any]]) -> None:
+        here = threading.current_thread() is not self._thread
+        for order, _ in outcomes:
+            order.told = True
+
         def tell() -> None:
+            if not here:
+                self._under_way -= len(outcomes)
             if commit is not None and (commit.rows or commit.events or commit.sizes or commit.hooks):
                 self._on_commit(commit)
             for order, outcome in outcomes:
@@ -199,7 +254,15 @@ class Writer:
                 else:
                     order.future.set_result(outcome)
 
-        self._loop.call_soon_threadsafe(tell)
+        if here:
+            self._loop.call_soon(tell)
+        else:
+            self._loop.call_soon_threadsafe(tell)
+
+
+def _size(what: Sequence[Change] | Sequence[Birth] | Work) -> int:
+    """Work of its own shape may be of any size."""
+    return CALM_CHANGES + 1 if callable(what) else len(what)
 
 
 def _last_position(connection: Any) -> int:
