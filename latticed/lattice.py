@@ -38,8 +38,6 @@ from latticed.timelines import Timelines
 from latticed.why import explain
 from latticed.workspaces import Workspaces
 
-_ANSWERS_A_WAIT = ("run.finished", "run.awaiting_approval")
-
 
 class Lattice(People, Workspaces, Auditing, Hooking, Timelines):
     """What can be asked of this daemon. Everything is authorised before it comes here, and scoped to a workspace."""
@@ -147,34 +145,27 @@ class Lattice(People, Workspaces, Auditing, Hooking, Timelines):
             NotFound: the run is gone.
         """
         permit = self._permits.give(principal, workspace)
-        channel = self._broker.open_run(run_id)
-        cursor = channel.last
-        # What is being executed here is known not to be over, and what comes from now on comes by the channel.
+        # What is being executed here is known not to be over, and from now on it is told.
         live = self._executor.live.get(run_id)
         known = run_id in self._dispatcher.claiming or (live is not None and not live.settling)
         try:
-            async with asyncio.timeout(seconds) as limit:
-                permit.then = lambda: _pass(limit)
-                while not (self.draining or permit.ended.is_set()):
-                    more = channel.more
-                    if not known:
-                        found = await self._store.find_status(workspace, run_id)
-                        if found is None or found[0] in TERMINAL or found[0] == Status.AWAITING_APPROVAL:
-                            break
-                        known = True
-                    news = channel.newer(cursor)
-                    if any(event.type in _ANSWERS_A_WAIT for event in news):
-                        break
-                    cursor = channel.last
-                    await more.wait()
+            with self._broker.turn(run_id) as turn:
+                async with asyncio.timeout(seconds) as limit:
+                    permit.then = lambda: _pass(limit)
+                    goes_on = known or await self._goes_on(workspace, run_id)
+                    if goes_on and not (self.draining or permit.ended.is_set()):
+                        await turn.wait()
         except TimeoutError:
             pass
         finally:
             permit.close()
-            self._broker.close(channel)
         if permit.ended.is_set():
             raise Unauthenticated
         return await self.get_run(workspace, run_id)
+
+    async def _goes_on(self, workspace: str, run_id: str) -> bool:
+        found = await self._store.find_status(workspace, run_id)
+        return found is not None and found[0] not in TERMINAL and found[0] != Status.AWAITING_APPROVAL
 
     async def stop(
         self, workspace: str, run_id: str, request: StopRequest, principal: Principal

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from latticed.errors import Busy
@@ -295,15 +296,6 @@ class Channel(Protocol):
         """What a cursor into this timeline counts: a run's sequence numbers, or a feed's positions."""
         ...
 
-    @property
-    def last(self) -> int:
-        """The cursor behind the newest event that is kept; 0 if none has come yet."""
-        ...
-
-    def newer(self, cursor: int) -> list[EventRecord]:
-        """What is kept after `cursor`, whether or not something between is only in the store."""
-        ...
-
     def after(self, cursor: int) -> list[EventRecord] | None:
         """Every event after `cursor`, oldest first; None if one of them may be only in the store."""
         ...
@@ -322,6 +314,10 @@ class Broker(Protocol):
 
     def close(self, channel: Channel) -> None:
         """Leaves a channel that this broker opened, once for each time it was opened."""
+        ...
+
+    def turn(self, run_id: str) -> AbstractContextManager[asyncio.Event]:
+        """For as long as it is open: what is set once the run has ended or asks a person, or all are rung."""
         ...
 
     def ring_all(self) -> None:

@@ -6,13 +6,17 @@ all its readers, so that one who keeps up reads no disk; one who does not reads 
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
 
 from latticed import ports
 from latticed.models.records import Commit, EventRecord
+from latticed.states import TERMINAL, Status
 
 KEPT_EVENTS = 512
 KEPT_BYTES = 1 << 20
+_TURNED = TERMINAL | {Status.AWAITING_APPROVAL}
 
 Listener = Callable[[Commit], None]
 
@@ -46,19 +50,10 @@ class Channel:
         self.more.set()
         self.more = asyncio.Event()
 
-    @property
-    def last(self) -> int:
-        """The cursor behind the newest event that is kept; 0 if none has come yet."""
-        return self.key(self._events[-1]) if self._events else 0
-
     def after(self, cursor: int) -> list[EventRecord] | None:
         """What is kept after `cursor`; None if something between is only on disk."""
         if self._since is None or cursor < self._since:
             return None
-        return self.newer(cursor)
-
-    def newer(self, cursor: int) -> list[EventRecord]:
-        """What is kept after `cursor`, whether or not something between is only on disk."""
         found: list[EventRecord] = []
         for event in reversed(self._events):
             if self.key(event) <= cursor:
@@ -83,6 +78,7 @@ class MemoryBroker:
         self._listeners: list[Listener] = []
         self._runs: dict[str, Channel] = {}
         self._feeds: dict[str, Channel] = {}
+        self._turns: dict[str, set[asyncio.Event]] = {}
 
     def listen(self, listener: Listener) -> None:
         """`listener` is told every commit, in order."""
@@ -100,6 +96,11 @@ class MemoryBroker:
                         rung[id(channel)] = channel
             for channel in rung.values():
                 channel.ring()
+        if self._turns:
+            for row in commit.rows:
+                if row.id in self._turns and row.status in _TURNED:
+                    for turn in self._turns[row.id]:
+                        turn.set()
         for listener in self._listeners:
             listener(commit)
 
@@ -128,8 +129,23 @@ class MemoryBroker:
                     if known is channel:
                         del channels[name]
 
+    @contextmanager
+    def turn(self, run_id: str) -> Iterator[asyncio.Event]:
+        """For as long as it is open: what is set once the run has ended or asks a person, or all are rung."""
+        turn = asyncio.Event()
+        turns = self._turns.setdefault(run_id, set())
+        turns.add(turn)
+        try:
+            yield turn
+        finally:
+            turns.discard(turn)
+            if not turns:
+                self._turns.pop(run_id, None)
+
     def ring_all(self) -> None:
         """Wakes every reader, to look whether the daemon ends."""
+        for turn in chain.from_iterable(self._turns.values()):
+            turn.set()
         for channels in (self._runs, self._feeds):
             for channel in channels.values():
                 channel.ring()
