@@ -24,8 +24,6 @@ from sqlalchemy import (
     text,
     true,
 )
-from sqlalchemy import column as sql_column
-from sqlalchemy import table as sql_table
 from sqlalchemy.dialects import sqlite
 
 SIZES = (64, 32, *range(16, 0, -1))
@@ -145,12 +143,6 @@ def json_list(values: Iterable[str]) -> str:
 def value(text: str) -> ColumnElement[str]:
     """A text as a bound parameter."""
     return bindparam(None, text, type_=Text(), unique=True)
-
-
-def last_of(table: Table) -> Select[Any]:
-    """A query for the highest number that an autoincrement column was ever given; no row if it never was."""
-    sequences = sql_table("sqlite_sequence", sql_column("name", Text), sql_column("seq", BigInteger))
-    return select(sequences.c.seq).where(sequences.c.name == table.name)
 
 
 def whole(name: str) -> Any:

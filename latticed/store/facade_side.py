@@ -18,7 +18,7 @@ from latticed.store.engine_side import RUN, WHOLE_RUN
 from latticed.store.idempotency import at_most_once
 from latticed.store.people_side import PeopleSide, newest_first
 from latticed.store.tables import approvals, events, runs, signals, steps
-from latticed.store.transaction import Transaction
+from latticed.store.transaction import LAST_POSITION, Transaction
 
 _EVENTS = select(
     events.c.run_id, events.c.seq, events.c.position, events.c.type, events.c.workspace, events.c.kind, events.c.at,
@@ -35,7 +35,7 @@ _TIMELINE = d.Prepared(
     .order_by(events.c.seq)
     .limit(d.number("most"))
 )
-_LAST_POSITION = d.Prepared(d.last_of(events))
+_LAST_POSITION = d.Prepared(LAST_POSITION)
 _SCAN = 20_000
 """Positions that one look at a filtered feed covers at most, so that a rare type does not make a long query."""
 
@@ -142,7 +142,8 @@ class FacadeSide(PeopleSide):
     async def last_position(self) -> int:
         """The highest position that was ever given, also if its event was pruned."""
         rows = await self.reader.fetch(_LAST_POSITION)
-        return rows[0][0] if rows else 0
+        position: int = rows[0].position
+        return position
 
     async def send_signal(
         self, workspace: str, run_id: str, name: str, data: Any, by: Principal, once: Once | None = None,

@@ -16,7 +16,7 @@ from latticed.errors import LatticedError, Unavailable
 from latticed.failpoints import hit
 from latticed.store.faults import CannotOpen
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest revision in `migrations/`; a test compares."""
 
 

@@ -153,6 +153,7 @@ class PrunerSide(EngineSide):
         name is free again."""
 
         def work(t: Transaction) -> bool:
+            t.forgets = True
             for statement in _EMPTY_WORKSPACE:
                 if t.connection.execute(statement, {"workspace": workspace}).rowcount:
                     return False
@@ -212,6 +213,7 @@ class PrunerSide(EngineSide):
 
 def _drop(t: Transaction, run_ids: Iterable[str]) -> int:
     """Deletes rows of these runs, and the runs themselves once they have no others; how many rows."""
+    t.forgets = True
     ids = {"ids": d.json_list(run_ids)}
     swept = 0
     for statement in _EMPTY_RUNS:

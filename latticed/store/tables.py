@@ -151,7 +151,7 @@ far as there is one before the run has ended well. Nothing is decided by it: the
 events = Table(
     "events",
     metadata,
-    Column("position", BIG, primary_key=True, autoincrement=True),
+    Column("position", BIG, primary_key=True, autoincrement=False),
     Column("run_id", Text, nullable=False),
     Column("seq", Integer, nullable=False),
     Column("type", Text, nullable=False),
@@ -161,8 +161,8 @@ events = Table(
     Column("data", JSON_TEXT, nullable=False),
     UniqueConstraint("run_id", "seq", name="events_run_seq"),
     Index("events_feed", "workspace", "position"),
-    sqlite_autoincrement=True,
 )
+"""The log. The writer gives the positions; `floors` knows the highest that was ever given."""
 
 steps = Table(
     "steps",
@@ -183,8 +183,19 @@ steps = Table(
     Column("error", JSON_TEXT, nullable=False),
     PrimaryKeyConstraint("run_id", "n"),
     CheckConstraint(one_of("status", ("started", "ok", "failed", "waiting")), name="steps_status"),
+    # A record is looked for by its key alone: a tree of its own for the key would be written with each step.
+    sqlite_with_rowid=False,
 )
 """The journal. `n` counts the records of a run from 1; `ref` is a wake time, a child, an approval or a signal."""
+
+floors = Table(
+    "floors",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", BIG, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""The highest number ever given where the row that had it may be deleted: none is given twice."""
 
 signals = Table(
     "signals",

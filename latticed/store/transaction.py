@@ -25,9 +25,17 @@ from latticed.models.stopping import stop_change
 from latticed.states import ACTIVE, BADLY, CLAIM, OWNED, TERMINAL, WAKE, Move, Status
 from latticed.store import deliveries, stories
 from latticed.store import dialects as d
-from latticed.store.tables import approvals, audit, bodies, details, events, one_of, runs, signals, steps
+from latticed.store.tables import approvals, audit, bodies, details, events, floors, one_of, runs, signals, steps
 from latticed.store.weighing import SHOWN_BYTES
 
+POSITION = "events.position"
+LAST_POSITION = select(
+    func.max(
+        select(func.coalesce(func.max(events.c.position), 0)).scalar_subquery(),
+        func.coalesce(select(floors.c.value).where(floors.c.name == POSITION).scalar_subquery(), 0),
+    ).label("position")
+)
+"""The highest position ever given, also if its event was pruned."""
 ROW = tuple(runs.c[name] for name in RunRow._fields)
 
 Shape = tuple[Move | None, frozenset[Status], bool, bool, bool, bool, bool, tuple[str, ...]]
@@ -95,6 +103,7 @@ _BEAR = d.insert_statement(runs, (*_BIRTH, "tags", "updated_at", *_BORN))
 _BODY = d.insert_statement(bodies, ("run_id", "goal", "inputs", "roles"))
 _EVENT = d.insert_statement(events, ("position", "run_id", "seq", "type", "at", "workspace", "kind", "data"))
 _ACT = d.insert_statement(audit, ("at", *Act._fields))
+_FLOOR = d.insert_statement(floors, ("name", "value"), replace=True)
 _STEP = d.insert_statement(steps, ("run_id", *StepRecord._fields), replace=True)
 _CLOSE_APPROVALS = (
     update(approvals).values(status="closed").where(approvals.c.run_id.in_(d.id_set()), approvals.c.status == "pending")
@@ -125,6 +134,8 @@ class Transaction:
         self.times: list[int] = []
         self.acts: list[Act] = []
         """What `finish` writes into the audit trail."""
+        self.forgets = False
+        """Whether events are deleted in it: the highest position stays known."""
         self.outbox: list[str] = []
         """The keys of hooks that have something to be sent."""
 
@@ -133,6 +144,8 @@ class Transaction:
         acts = [a for a in self.acts if a.workspace not in self.gone] if self.gone else self.acts
         if acts:
             _ACT.execute(self.connection, [(self.now, *a[:-1], a.detail.decode()) for a in acts])
+        if self.forgets:
+            _FLOOR.execute(self.connection, [(POSITION, self.position)])
 
     def audit(
         self, workspace: str, principal: Principal | str | None, action: str, subject: str, /, **detail: Any

@@ -24,11 +24,10 @@ from latticed.errors import LatticedError, Unavailable
 from latticed.failpoints import hit
 from latticed.models.matching import HookIndex
 from latticed.models.records import Birth, Change, Commit
-from latticed.store.dialects import last_of
 from latticed.store.faults import translate
 from latticed.store.sqlite import Patience
-from latticed.store.tables import events, workspaces
-from latticed.store.transaction import Transaction, Work
+from latticed.store.tables import workspaces
+from latticed.store.transaction import LAST_POSITION, Transaction, Work
 
 BATCH_LIMIT = 512
 """Members of one transaction, so that a flood cannot hold a commit for long."""
@@ -187,7 +186,7 @@ class Writer:
     def _transact(self, connection: Any, orders: list[_Order]) -> None:
         began = self._clock.monotonic()
         if self._position is None:
-            self._position = _last_position(connection)
+            self._position = connection.execute(LAST_POSITION).scalar_one()
             self._gone = _removed(connection)
             connection.rollback()
         transaction = Transaction(
@@ -263,11 +262,6 @@ class Writer:
 def _size(what: Sequence[Change] | Sequence[Birth] | Work) -> int:
     """Work of its own shape may be of any size."""
     return CALM_CHANGES + 1 if callable(what) else len(what)
-
-
-def _last_position(connection: Any) -> int:
-    """The highest position ever given, also if its event was pruned."""
-    return int(connection.execute(last_of(events)).scalar() or 0)
 
 
 def _removed(connection: Any) -> set[str]:

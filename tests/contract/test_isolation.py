@@ -66,7 +66,7 @@ NAMES_NOTHING = {
 }  # fmt: skip
 """Query parameters that name nothing of which only one workspace can have it."""
 
-OF_NOBODY = {"alembic_version", "sqlite_sequence"}
+OF_NOBODY = {"alembic_version", "floors", "sqlite_sequence"}
 """Tables that hold nothing of any workspace."""
 
 

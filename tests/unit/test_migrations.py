@@ -52,10 +52,18 @@ def test_a_database_of_the_first_version_keeps_what_it_holds(tmp_path: Path) -> 
         db.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
         db.execute("INSERT INTO alembic_version VALUES ('0001')")
         db.execute("INSERT INTO workspaces (name, created_at) VALUES ('default', 7)")
+        for seq in (1, 2):
+            db.execute("INSERT INTO events VALUES (?, 'run_1', ?, 'log', 7, 'default', 'agent', '{}')", (40 + seq, seq))
+        db.execute("DELETE FROM events WHERE position = 42")
+        step = ("run_1", 1, "step", "", "one", 0, "ok", 1, 1, 7, 8, None, "[1]", "null")
+        db.execute(f"INSERT INTO steps VALUES ({', '.join('?' * len(step))})", step)
     db.close()
     assert upgrade(_url(path)) == f"the database is now {migrating.HEAD}, was 0001"
     with sqlite3.connect(path) as db:
         assert db.execute("SELECT name, created_at, removed_at FROM workspaces").fetchall() == [("default", 7, None)]
+        assert db.execute("SELECT * FROM events").fetchall() == [(41, "run_1", 1, "log", 7, "default", "agent", "{}")]
+        assert db.execute("SELECT * FROM floors").fetchall() == [("events.position", 42)]
+        assert db.execute("SELECT * FROM steps").fetchall() == [step]
     db.close()
 
 
