@@ -1,7 +1,8 @@
 """The one place that asks which database it is: set-valued statements and what differs around them."""
 
+import re
 from collections import namedtuple
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -13,7 +14,6 @@ from sqlalchemy import (
     Connection,
     Integer,
     Select,
-    Subquery,
     Table,
     Text,
     Update,
@@ -40,14 +40,20 @@ class SetStatement:
     (docs/decisions/0001-set-valued-statements.md).
     """
 
-    def __init__(self, template: str, width: int) -> None:
+    def __init__(self, template: str, width: int, alone: str | None = None) -> None:
         self._template = template
         self._row = f"({','.join('?' * width)})"
         self._texts: dict[int, str] = {}
+        self._alone = alone
+        """The same for a single row, with numbered parameters, where that is a simpler statement."""
+        self._taken = max((int(n) for n in re.findall(r"\?(\d+)", alone or "")), default=0)
 
     def execute(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[Any]:
         """Runs it for all `rows`; what it returns, in no order."""
         driver: Any = connection.connection.driver_connection
+        if len(rows) == 1 and self._alone is not None:
+            alone: list[Any] = driver.execute(self._alone, rows[0][: self._taken]).fetchall()
+            return alone
         found: list[Any] = []
         start = 0
         while (left := len(rows) - start) > 0:
@@ -95,16 +101,20 @@ def upsert_statement(table: Table, key: Sequence[str], columns: Sequence[str]) -
     return SetStatement(template, len(key) + len(columns))
 
 
-def row_set(columns: Sequence[str]) -> Subquery:
-    """The rows of a `SetStatement` as something to select from, named `r`."""
+Row = Mapping[str, ColumnElement[Any]]
+
+
+def update_statement(columns: Sequence[str], build: Callable[[Row], Update]) -> SetStatement:
+    """What `build` makes of a row of these columns, ready to be run for any number of rows; it has no other parameters.
+    Of one row alone it needs no table of rows, which makes it a third cheaper."""
     picked: list[ColumnElement[Any]] = [literal_column(f"column{i}").label(name) for i, name in enumerate(columns, 1)]
-    return select(*picked).select_from(text(f"(VALUES {_ROWS})")).subquery("r")
+    many = select(*picked).select_from(text(f"(VALUES {_ROWS})")).subquery("r")
+    alone: Row = {name: literal_column(f"?{i}") for i, name in enumerate(columns, 1)}
 
+    def compiled(row: Row) -> str:
+        return str(build(row).compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
 
-def update_statement(statement: Update, columns: Sequence[str]) -> SetStatement:
-    """An `UPDATE … FROM row_set(columns)` without other parameters, ready to be run for any number of rows."""
-    compiled = statement.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True})
-    return SetStatement(str(compiled), len(columns))
+    return SetStatement(compiled(dict(many.c.items())), len(columns), compiled(alone))
 
 
 @lru_cache

@@ -24,9 +24,10 @@ from latticed.models.records import (
 from latticed.models.views import whole_view
 from latticed.states import ACTIVE, CLAIMABLE, OWNED, TERMINAL, UNWOUND, WELL, Status
 from latticed.store import dialects as d
+from latticed.store.moving import ROW
 from latticed.store.reading import Reader
 from latticed.store.tables import approvals, bodies, details, one_of, runs, signals, steps
-from latticed.store.transaction import ROW, Transaction
+from latticed.store.transaction import Transaction
 from latticed.store.writer import Writer
 
 ASKED_UNTIL = case(

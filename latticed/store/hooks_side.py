@@ -60,13 +60,14 @@ _DUE = d.Prepared(
 """The next deliveries of a hook, as many as may be held in memory, and always one."""
 
 _SENT = ("id", "status", "attempts", "due_at", "finished_at", "duration_ms", "detail", "output")
-_r = d.row_set(_SENT)
 _RECORD = d.update_statement(
-    update(hook_deliveries)
-    .values({name: _r.c[name] for name in _SENT[1:]})
-    .where(_D.id == _r.c.id, _D.status == "pending")
-    .returning(_D.id),
     _SENT,
+    lambda row: (
+        update(hook_deliveries)
+        .values({name: row[name] for name in _SENT[1:]})
+        .where(_D.id == row["id"], _D.status == "pending")
+        .returning(_D.id)
+    ),
 )
 _OVER = {"status": "dead", "due_at": None}
 

@@ -30,8 +30,9 @@ _ALIVE = (
 
 _THERE = workspaces.c.removed_at.is_(None)
 
-_MARK = d.row_set(("id", "at"))
-_USED = d.update_statement(update(tokens).values(used_at=_MARK.c.at).where(tokens.c.id == _MARK.c.id), ("id", "at"))
+_USED = d.update_statement(
+    ("id", "at"), lambda row: update(tokens).values(used_at=row["at"]).where(tokens.c.id == row["id"])
+)
 
 
 class PeopleSide(EngineSide):

@@ -92,8 +92,36 @@ def _checkpoint(pages: int) -> str:
     return f"wal_autocheckpoint = {pages}"
 
 
-def _immediate(connection: Any) -> None:
-    connection.connection.driver_connection.execute("BEGIN IMMEDIATE")
+def _driver(connection: Connection) -> sqlite3.Connection:
+    driver: Any = connection.connection.driver_connection
+    return driver  # type: ignore[no-any-return]
+
+
+def begun(connection: Connection) -> bool:
+    """Whether a transaction is open."""
+    return _driver(connection).in_transaction
+
+
+def begin(connection: Connection) -> None:
+    """Begins a transaction IMMEDIATE, and so do Core's own. What Core does around it is spared: for a commit of one
+    step that is a twentieth of its time."""
+    driver = _driver(connection)
+    if not driver.in_transaction:
+        driver.execute("BEGIN IMMEDIATE")
+
+
+def commit(connection: Connection) -> None:
+    """Commits what was begun, by whomever."""
+    if connection.in_transaction():
+        connection.commit()
+    else:
+        _driver(connection).commit()
+
+
+def roll_back(connection: Connection) -> None:
+    """Takes back what was begun, by whomever; nothing if nothing was."""
+    connection.rollback()
+    _driver(connection).rollback()
 
 
 def writing_engine(url: URL, busy_seconds: float = BUSY_SECONDS) -> Engine:
@@ -109,7 +137,7 @@ def writing_engine(url: URL, busy_seconds: float = BUSY_SECONDS) -> Engine:
         engine, _busy(busy_seconds), "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON",
         "cache_size = -1024", "temp_store = MEMORY", _checkpoint(CHECKPOINT_PAGES),
     )  # fmt: skip
-    event.listen(engine, "begin", _immediate)
+    event.listen(engine, "begin", begin)
     return engine
 
 
@@ -142,7 +170,7 @@ class Patience:
         """Changes it, between two transactions."""
         if waits is self._waits:
             return
-        execute = connection.connection.driver_connection.execute  # type: ignore[union-attr]  # it is open
+        execute = _driver(connection).execute
         if waits:
             pragmas = self._busy, _checkpoint(CHECKPOINT_PAGES)
         else:

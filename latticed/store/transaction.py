@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, delete, null, select, update
+from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.sql import func
 
 from latticed import ids
@@ -22,10 +22,11 @@ from latticed.models.matching import HookIndex
 from latticed.models.people import Principal
 from latticed.models.records import STOP_MODES, Beside, Birth, Change, EventRecord, NewEvent, RunRow, StepRecord, event
 from latticed.models.stopping import stop_change
-from latticed.states import ACTIVE, BADLY, CLAIM, OWNED, TERMINAL, WAKE, Move, Status
+from latticed.states import ACTIVE, BADLY, TERMINAL, WAKE, Status
 from latticed.store import deliveries, stories
 from latticed.store import dialects as d
-from latticed.store.tables import approvals, audit, bodies, details, events, floors, one_of, runs, signals, steps
+from latticed.store.moving import Shape, move_statement, shape_of
+from latticed.store.tables import approvals, audit, bodies, details, events, floors, runs, signals, steps
 from latticed.store.weighing import SHOWN_BYTES
 
 POSITION = "events.position"
@@ -36,55 +37,6 @@ LAST_POSITION = select(
     ).label("position")
 )
 """The highest position ever given, also if its event was pruned."""
-ROW = tuple(runs.c[name] for name in RunRow._fields)
-
-Shape = tuple[Move | None, frozenset[Status], bool, bool, bool, bool, bool, tuple[str, ...]]
-
-
-def _shape(change: Change) -> Shape:
-    return (
-        change.move,
-        change.states if change.move is None else change.move.sources,
-        change.epoch is not None,
-        change.facts_seen is not None,
-        change.awaited is not None,
-        change.below_cancel_rank is not None,
-        change.delivers,
-        tuple(change.columns),
-    )
-
-
-@lru_cache(maxsize=512)
-def _move_statement(shape: Shape) -> d.SetStatement:
-    """The guarded update of all changes of one shape: their rows in, the rows whose guard held out."""
-    move, sources, fenced, by_facts, by_awaited, by_rank, delivers, columns = shape
-    names = ("id", "now", "n", "g_owner", "g_epoch", "g_facts", "g_awaited", "g_rank", *(f"c_{c}" for c in columns))
-    r = d.row_set(names)
-    values: dict[str, Any] = {"updated_at": r.c.now, "last_seq": runs.c.last_seq + r.c.n}
-    if move is not None:
-        values["status"] = str(move.target)
-        if move.target not in OWNED:
-            values |= {"owner": null(), "due_at": null(), "awaits": null()}
-        if move.target in TERMINAL:
-            values["finished_at"] = r.c.now
-        if move is CLAIM:
-            values |= {"epoch": runs.c.epoch + 1, "started_at": func.coalesce(runs.c.started_at, r.c.now)}
-    if delivers:
-        values["facts"] = runs.c.facts + 1
-    values |= {name: r.c[f"c_{name}"] for name in columns}
-    # The unary plus keeps the planner from looking up by status: the id is what finds the row.
-    held: list[ColumnElement[bool]] = [runs.c.id == r.c.id, d.literal("+" + one_of("runs.status", sources))]
-    if move is CLAIM:
-        held.append(runs.c.due_at.is_(None))
-    if fenced:
-        held += [runs.c.owner == r.c.g_owner, runs.c.epoch == r.c.g_epoch]
-    if by_facts:
-        held.append(runs.c.facts == r.c.g_facts)
-    if by_awaited:
-        held.append(d.json_has(runs.c.awaits, r.c.g_awaited))
-    if by_rank:
-        held.append(runs.c.cancel_rank < r.c.g_rank)
-    return d.update_statement(update(runs).values(values).where(*held).returning(*ROW), names)
 
 
 @lru_cache(maxsize=32)
@@ -213,7 +165,7 @@ class Transaction:
         while wave:
             by_shape: dict[Shape, list[tuple[int, Change]]] = {}
             for item in wave:
-                by_shape.setdefault(_shape(item[1]), []).append(item)
+                by_shape.setdefault(shape_of(item[1]), []).append(item)
             wave = []
             for shape, items in by_shape.items():
                 if shape[0] is not None and shape[0].target in BADLY:
@@ -245,7 +197,7 @@ class Transaction:
              *c.columns.values())
             for c in changes
         ]  # fmt: skip
-        found = _move_statement(shape).execute(self.connection, rows)
+        found = move_statement(shape).execute(self.connection, rows)
         return {row[0]: RunRow._make(row) for row in found}
 
     def _weigh(self, workspace: str, records: Sequence[StepRecord], *texts: str | None) -> None:

@@ -25,7 +25,7 @@ from latticed.failpoints import hit
 from latticed.models.matching import HookIndex
 from latticed.models.records import Birth, Change, Commit
 from latticed.store.faults import translate
-from latticed.store.sqlite import Patience
+from latticed.store.sqlite import Patience, begin, begun, commit, roll_back
 from latticed.store.tables import workspaces
 from latticed.store.transaction import LAST_POSITION, Transaction, Work
 
@@ -113,7 +113,7 @@ class Writer:
             return False
         try:
             self._patience.set(connection, False)
-            connection.begin()
+            begin(connection)
         except Exception as error:  # Somebody else is writing, or worse: the thread waits for it and tells what it is.
             translate(error)
             self._calm = 0
@@ -153,7 +153,7 @@ class Writer:
             if (connection := self._connection) is None:
                 connection = self._connection = self._engine.connect()
                 self._patience = Patience()
-            if not connection.in_transaction():
+            if not begun(connection):
                 self._patience.set(connection, True)
             self._batch(connection, orders)
         except Exception as error:  # The connection itself is of no use any more: a new one is made next time.
@@ -173,7 +173,7 @@ class Writer:
         try:
             self._transact(connection, orders)
         except Exception as error:
-            connection.rollback()
+            roll_back(connection)
             fault = translate(error)
             if isinstance(fault, Unavailable):
                 raise  # All are told, and the next begins on a new connection: this one may stay read-only for ever.
@@ -188,13 +188,12 @@ class Writer:
         if self._position is None:
             self._position = connection.execute(LAST_POSITION).scalar_one()
             self._gone = _removed(connection)
-            connection.rollback()
+            roll_back(connection)
         transaction = Transaction(
             connection, self._clock.now(), self._position, set(self._gone), self.measured, self.hooks
         )
         outcomes: list[tuple[_Order, Any]] = []
-        if not connection.in_transaction():
-            connection.begin()
+        begin(connection)
         gathered: list[_Order] = []
         for order in orders:
             if callable(order.what):
@@ -209,7 +208,7 @@ class Writer:
         self._apply(transaction, gathered, outcomes)
         transaction.finish()
         hit("commit.before")
-        connection.commit()
+        commit(connection)
         hit("commit.after")
         self._position = transaction.position
         self._gone = transaction.gone
