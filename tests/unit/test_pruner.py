@@ -10,7 +10,6 @@ from sqlalchemy import insert, text
 from latticed.broker.memory import MemoryBroker
 from latticed.config import RetentionConfig
 from latticed.engine.pruner import Pruner
-from latticed.ids import RUN, new
 from latticed.models.people import EVERYWHERE, Principal
 from latticed.models.records import Birth, Change, NewEvent, Once, StepRecord, event
 from latticed.permits import Permits
@@ -20,6 +19,7 @@ from latticed.store.pruner_side import OF_A_RUN, OF_A_WORKSPACE
 from latticed.store.tables import hook_deliveries, metadata
 from latticed.timelines import BATCH, FIRST_BATCH, RunTimeline
 from tests.conftest import empty_database
+from tests.unit.births import birth
 
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
@@ -61,13 +61,7 @@ class House:
         await pruner.tick()
 
     def birth(self, **fields: Any) -> Birth:
-        given: dict[str, Any] = {
-            "id": new(RUN), "workspace": "default", "kind": "agent", "target": "some", "name": "some", "mode": "live",
-            "goal": "goal", "inputs": b"{}", "roles": [], "queue": "default", "priority": 0, "max_retries": 0,
-            "recovery": "resume", "run_at": None, "deadline_seconds": None, "tags": {}, "created_by": "test",
-            "created_at": self.clock.now(),
-        }  # fmt: skip
-        return Birth(**given | fields)
+        return birth(**{"created_at": self.clock.now()} | fields)
 
     async def begun(self, **fields: Any) -> str:
         """A run in the hands of an owner."""
