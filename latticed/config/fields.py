@@ -31,4 +31,5 @@ Days = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class Table(BaseModel):
     """One table of the file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Tables are read as parts of the whole, whose validator knows them; one that is asked alone gets its own then.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)

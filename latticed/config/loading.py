@@ -101,7 +101,8 @@ def load(
         settings = Settings.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(explain(error, Settings, origins)) from None
-    return Config(
+    # All of it is valid: to say so again would take a second validator of everything, for as long as the daemon lives.
+    return Config.model_construct(
         **{name: getattr(settings, name) for name in Settings.model_fields},
         state_dir=_find_state_dir(state_dir, environ),
         file=file,

@@ -26,8 +26,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import sqlite
 
-SIZES = (64, 32, *range(16, 0, -1))
-"""Numbers of rows that a set-valued statement is prepared for; other numbers are made of these."""
+SIZES = (32, 16, 8, 4, 3, 2, 1)
+"""Numbers of rows that a set-valued statement is prepared for; other numbers are made of these. Few and none large:
+the driver keeps what it has prepared, a kilobyte or two a row, and to prepare one takes longer than to run it."""
+
+_TAKEN = [0, *(next(size for size in SIZES if size <= left) for left in range(1, SIZES[0]))]
+"""How many of so many rows that are left the next statement takes."""
 
 _ROWS = "__ROWS__"
 
@@ -57,7 +61,7 @@ class SetStatement:
         found: list[Any] = []
         start = 0
         while (left := len(rows) - start) > 0:
-            size = left if left <= 16 else next(size for size in SIZES if size <= left)
+            size = _TAKEN[left] if left < len(_TAKEN) else SIZES[0]
             sql = self._texts.get(size)
             if sql is None:
                 sql = self._texts[size] = self._template.replace(_ROWS, ",".join([self._row] * size))

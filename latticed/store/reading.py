@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import Connection, Engine
 
 from latticed.store.dialects import Prepared
 from latticed.store.faults import translate
+from latticed.store.spawning import AsyncEngine
 
 HELD = 2
 """Connections that are kept for prepared queries."""
@@ -18,7 +19,7 @@ class Reader:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._held: list[tuple[AsyncConnection, Any]] = []
+        self._held: list[tuple[Connection, Any]] = []
         self._turn = 0
         self._opening = asyncio.Lock()
 
@@ -29,8 +30,7 @@ class Reader:
             Unavailable: the store is away.
         """
         try:
-            async with self._engine.connect() as connection:
-                return (await connection.execute(statement, parameters or {})).all()
+            return await self._engine.run(_all, statement, parameters or {})
         except Exception as error:
             raise translate(error) from error
 
@@ -52,18 +52,27 @@ class Reader:
         if len(self._held) < HELD:
             async with self._opening:
                 if len(self._held) < HELD:
-                    connection = await self._engine.connect()
-                    raw = await connection.get_raw_connection()
-                    self._held.append((connection, raw.driver_connection))
+                    self._held.append(await self._engine.run(_open))
         self._turn = (self._turn + 1) % len(self._held)
         return self._held[self._turn][1]
 
     async def _let_go(self) -> None:
         held, self._held = self._held, []
         for connection, _ in held:
-            await connection.close()
+            await self._engine.run(lambda _, connection: connection.close(), connection)
 
     async def close(self) -> None:
         """Closes all connections."""
         await self._let_go()
         await self._engine.dispose()
+
+
+def _all(engine: Engine, statement: Any, parameters: dict[str, Any]) -> Sequence[Any]:
+    with engine.connect() as connection:
+        return connection.execute(statement, parameters).all()
+
+
+def _open(engine: Engine) -> tuple[Connection, Any]:
+    """A connection, and the same as its driver knows it."""
+    connection = engine.connect()
+    return connection, connection.connection.driver_connection

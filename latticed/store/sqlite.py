@@ -9,12 +9,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
 from latticed import forks
 from latticed.errors import Unavailable
 from latticed.store.faults import CannotOpen
+from latticed.store.spawning import AsyncEngine, create_async_engine
 
 BUSY_SECONDS = 2.0
 READERS = 6

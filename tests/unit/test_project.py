@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import sys
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -119,3 +120,12 @@ def test_each_decision_says_context_decision_and_consequences() -> None:
     for page in pages:
         headings = re.findall(r"^## (\w+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
         assert {"Context", "Decision", "Consequences"} <= set(headings), page.name
+
+
+def test_the_daemon_imports_nothing_heavy_that_an_idle_one_never_needs() -> None:
+    heavy = ["sqlalchemy.orm", "alembic", "httpx2", "rich", "pydantic_settings", "pydantic_ai", "jsonschema_rs", "cel"]
+    program = (
+        f"import sys, latticed.cli.daemon, latticed.daemon; print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"
