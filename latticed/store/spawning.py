@@ -1,8 +1,8 @@
 """An asynchronous engine, as far as readers need one.
 
 `sqlalchemy.ext.asyncio` imports the whole ORM for sessions that nobody here opens: 6 MB for as long as the process
-lives, and a tenth of its start. What makes an engine asynchronous is not there but below it: the dialect of an
-asynchronous driver, whose waits `greenlet_spawn` turns into those of the event loop.
+lives. What makes an engine asynchronous is not there but below it: the dialect of an asynchronous driver, whose waits
+`greenlet_spawn` turns into those of the event loop.
 """
 
 from collections.abc import Callable

@@ -21,7 +21,7 @@ READERS = 6
 CHECKPOINT_PAGES = 4000
 """Pages in the journal that make the writer move them into the database: the more there are, the more often a page was
 written again meanwhile and need not be moved. 16 MB, which a start after a crash reads in a twentieth of a second."""
-STATEMENTS = 256
+STATEMENTS = 96
 """Prepared statements that the writer keeps: a set-valued one has a text for each number of rows, so that under load a
 few hundred are in use, and to prepare one takes longer than to run it."""
 JOURNAL_BYTES = (CHECKPOINT_PAGES + 96) * 4096
@@ -135,7 +135,7 @@ def writing_engine(url: URL, busy_seconds: float = BUSY_SECONDS) -> Engine:
     # WAL lets readers read while the writer writes; FULL makes each commit an fsync.
     _set(
         engine, _busy(busy_seconds), "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON",
-        "cache_size = -1024", "temp_store = MEMORY", _checkpoint(CHECKPOINT_PAGES),
+        "cache_size = -512", "temp_store = MEMORY", _checkpoint(CHECKPOINT_PAGES),
     )  # fmt: skip
     event.listen(engine, "begin", begin)
     return engine
