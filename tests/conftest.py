@@ -15,14 +15,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
 
+import httpcore2
 import httpx2
 import psutil
 import pytest
 
 from tests import agents_for_tests, forking
+from tests.tables import merged, to_toml
 from tests.wait import eventually, wait_until
 
-__all__ = ["TERMINAL", "Daemon", "eventually", "to_toml", "wait_until"]
+__all__ = ["TERMINAL", "Daemon", "eventually", "merged", "to_toml", "wait_until"]
 
 ROOT = Path(__file__).resolve().parent.parent
 TERMINAL = {"ok", "retried_ok", "partial", "failed", "rejected", "cancelled", "interrupted"}
@@ -37,35 +39,13 @@ CONFIG: dict[str, Any] = {
 }
 """What the fixtures' daemons are configured with; a test's own `config` is laid over it."""
 
+# Each client would read all certificates of the machine, 20 ms long, of which none is ever needed here.
+httpcore2.default_ssl_context = cache(httpcore2.default_ssl_context)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest tests first, so that no worker is left alone with one of them at the end."""
     items.sort(key=lambda item: "crash" not in item.path.parts)
-
-
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables joined key by key; `above` wins, and a None there takes the key out."""
-    result = dict(below)
-    for key, value in above.items():
-        if value is None:
-            result.pop(key, None)
-        elif isinstance(value, Mapping):
-            result[key] = merged(result.get(key, {}), value)
-        else:
-            result[key] = value
-    return result
-
-
-def to_toml(tables: Mapping[str, Any], path: str = "") -> str:
-    """Nested tables of JSON values as TOML."""
-    plain = {key: value for key, value in tables.items() if not isinstance(value, Mapping)}
-    lines = [f"[{path}]"] if path and plain else []
-    lines += [f"{json.dumps(key)} = {inline(value)}" for key, value in plain.items()]
-    for key, value in tables.items():
-        if isinstance(value, Mapping):
-            inner = f"{path}.{json.dumps(key)}" if path else json.dumps(key)
-            lines.append(to_toml(value, inner) or f"[{inner}]")
-    return "\n".join(lines)
 
 
 @cache
@@ -85,15 +65,6 @@ def _has_ended(process: psutil.Process) -> bool:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
-
-
-def inline(value: Any) -> str:
-    """A value as TOML, on one line."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json.dumps(key)} = {inline(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(inline, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)
 
 
 class Daemon:

@@ -114,9 +114,9 @@ class Ledger:
 
 
 @contextmanager
-def living(endpoint: Endpoint, folder: Path, *, executed: bool = False, **more: Any) -> Iterator[Daemon]:
+def living(endpoint: Endpoint, folder: Path, **more: Any) -> Iterator[Daemon]:
     """A daemon with these settings, for as long as this lasts."""
-    one = Daemon(folder, config=settings(endpoint, **more), env=environment(folder), executed=executed)
+    one = Daemon(folder, config=settings(endpoint, **more), env=environment(folder))
     try:
         yield one.start()
     finally:
@@ -133,7 +133,7 @@ def endpoint() -> Iterator[Endpoint]:
 @pytest.fixture(scope="session")
 def modelled(endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One daemon for the tests that do not stop it."""
-    with living(endpoint, tmp_path_factory.mktemp("modelled"), executed=True) as one:
+    with living(endpoint, tmp_path_factory.mktemp("modelled")) as one:
         yield one
 
 
