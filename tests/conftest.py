@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -358,6 +358,12 @@ def daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     finally:
         for each in made:
             each.close()
+
+
+@pytest.fixture
+def executed(daemon: Callable[..., Daemon]) -> Callable[..., Daemon]:
+    """Makes daemons that are executed, as users start them."""
+    return partial(daemon, executed=True)
 
 
 @pytest.fixture(scope="session")

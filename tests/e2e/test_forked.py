@@ -47,14 +47,14 @@ def seen(one: Daemon) -> dict[str, Any]:
 
 @pytest.mark.parametrize("agents", [{}, {"helper": {"use": "pydantic-ai", "agent": "agents_on_models:helper"}}])
 def test_a_forked_daemon_is_as_an_executed_one(
-    daemon: Callable[..., Daemon], tmp_path: Path, agents: dict[str, Any]
+    executed: Callable[..., Daemon], tmp_path: Path, agents: dict[str, Any]
 ) -> None:
     (tmp_path / "mirrors.py").write_text(MIRROR)
     config = {"agents": {"mirror": {"use": "function", "function": "mirrors:mirror"}, **agents}}
     options = {"config": config, "args": ("--app-dir", str(tmp_path)), "env": {"SOME": "thing"}, "start": False}
-    executed = daemon(**options)
-    forked = Daemon(executed.home, **{name: value for name, value in options.items() if name != "start"})
+    real = executed(**options)
+    forked = Daemon(real.home, **{name: value for name, value in options.items() if name != "start"})
     try:
-        assert seen(forked) == seen(executed)
+        assert seen(forked) == seen(real)
     finally:
         forked.close()
