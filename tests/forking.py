@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -54,6 +55,8 @@ MODULES = {
     ],
 }
 """What is loaded, beside the command line, before anybody asks."""
+
+_starting = threading.Lock()
 
 
 class Forked:
@@ -115,7 +118,9 @@ def fork(kind: str, arguments: Sequence[str], environment: Mapping[str, str], cw
     news, tell = os.pipe()
     request = json.dumps({"arguments": arguments, "environment": dict(environment), "cwd": str(cwd)}).encode()
     try:
-        socket.send_fds(_server(kind), [request], [output, tell])
+        with _starting:
+            server = _server(kind)
+        socket.send_fds(server, [request], [output, tell])
     finally:
         os.close(tell)
     return Forked(news)

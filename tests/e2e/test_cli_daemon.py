@@ -242,9 +242,12 @@ def test_it_lives_and_ends_well_without_a_place_to_read_or_write(tmp_path: Path,
         cwd=ROOT,
         env=os.environ | {"LATTICED_CONFIG": os.devnull},
     ) as process:
-        wait_until(lambda: (state_dir / "address").exists() or process.poll() is not None, 30)
-        process.terminate()
-        assert process.wait(30) == 0
+        try:
+            wait_until(lambda: (state_dir / "address").exists() or process.poll() is not None, 30)
+            process.terminate()
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
 
 
 def test_a_database_newer_than_the_program_is_refused(executed: Make) -> None:
