@@ -18,6 +18,9 @@ STAMP := $(VENV)/installed$(subst /,-,$(CURDIR))
 ARGS ?=
 JOBS ?= 3
 
+# Without bytecode every process compiles all that it imports, and the tests start hundreds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DELETE_ON_ERROR:
 .PHONY: help setup run test check fuzz crash bench docs lock clean
 

@@ -9,20 +9,22 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import IO, Any
 
+import httpcore2
 import httpx2
 import psutil
 import pytest
 
-from tests import agents_for_tests
+from tests import agents_for_tests, forking
+from tests.tables import merged, to_toml
 from tests.wait import eventually, wait_until
 
-__all__ = ["TERMINAL", "Daemon", "eventually", "to_toml", "wait_until"]
+__all__ = ["TERMINAL", "Daemon", "eventually", "merged", "to_toml", "wait_until"]
 
 ROOT = Path(__file__).resolve().parent.parent
 TERMINAL = {"ok", "retried_ok", "partial", "failed", "rejected", "cancelled", "interrupted"}
@@ -37,35 +39,13 @@ CONFIG: dict[str, Any] = {
 }
 """What the fixtures' daemons are configured with; a test's own `config` is laid over it."""
 
+# Each client would read all certificates of the machine, 20 ms long, of which none is ever needed here.
+httpcore2.default_ssl_context = cache(httpcore2.default_ssl_context)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest tests first, so that no worker is left alone with one of them at the end."""
     items.sort(key=lambda item: "crash" not in item.path.parts)
-
-
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables joined key by key; `above` wins, and a None there takes the key out."""
-    result = dict(below)
-    for key, value in above.items():
-        if value is None:
-            result.pop(key, None)
-        elif isinstance(value, Mapping):
-            result[key] = merged(result.get(key, {}), value)
-        else:
-            result[key] = value
-    return result
-
-
-def to_toml(tables: Mapping[str, Any], path: str = "") -> str:
-    """Nested tables of JSON values as TOML."""
-    plain = {key: value for key, value in tables.items() if not isinstance(value, Mapping)}
-    lines = [f"[{path}]"] if path and plain else []
-    lines += [f"{json.dumps(key)} = {inline(value)}" for key, value in plain.items()]
-    for key, value in tables.items():
-        if isinstance(value, Mapping):
-            inner = f"{path}.{json.dumps(key)}" if path else json.dumps(key)
-            lines.append(to_toml(value, inner) or f"[{inner}]")
-    return "\n".join(lines)
 
 
 @cache
@@ -87,15 +67,6 @@ def _has_ended(process: psutil.Process) -> bool:
         return True
 
 
-def inline(value: Any) -> str:
-    """A value as TOML, on one line."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json.dumps(key)} = {inline(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(inline, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)
-
-
 class Daemon:
     """One daemon over all its lives: it keeps its state directory when it is stopped, killed and started again."""
 
@@ -109,15 +80,17 @@ class Daemon:
         sockets: tuple[socket.socket, ...] = (),
         *,
         bare: bool = False,
+        executed: bool = False,
     ) -> None:
         """`sockets` are handed over as systemd does it: numbered from 3, and the process knows that it is meant. A
-        `bare` one has to make its database by itself."""
+        `bare` one has to make its database by itself. Unless it is to be `executed`, or has to be, it is forked off
+        a process that has imported what it imports."""
         home.mkdir(parents=True, exist_ok=True)
         self.home, self.state_dir = home, state_dir or home / "state"
         self.config_file, self.log_file = home / "latticed.toml", home / "log"
         self.env, self.args, self.sockets = dict(env or {}), args, sockets
-        self.workspace, self._bare = "default", bare
-        self._started: list[subprocess.Popen[bytes]] = []
+        self.workspace, self._bare, self._executed = "default", bare, executed
+        self._started: list[subprocess.Popen[bytes] | forking.Forked] = []
         self._client: httpx2.Client | None = None
         self._stranger: httpx2.Client | None = None
         self._family: dict[int, psutil.Process] = {}
@@ -125,14 +98,21 @@ class Daemon:
 
     def configure(self, config: Mapping[str, Any]) -> None:
         """Writes the configuration file: the fixtures' own with `config` laid over it."""
-        self.config_file.write_text(to_toml(merged(CONFIG, config)) + "\n", encoding="utf-8")
+        whole = merged(CONFIG, config)
+        self.config_file.write_text(to_toml(whole) + "\n", encoding="utf-8")
+        on_models = any(agent.get("use") in ("pydantic-ai", "pipeline") for agent in whole["agents"].values())
+        self._kind = forking.ON_MODELS if on_models else forking.PLAIN
 
     # --- its life ---
 
     @property
+    def arguments(self) -> list[str]:
+        given = ["--port", "0", "--state-dir", str(self.state_dir), "--config", str(self.config_file)]
+        return ["serve", *given, *self.args]
+
+    @property
     def command(self) -> list[str]:
-        start = [sys.executable, "-m", "latticed.cli.daemon", "serve", "--port", "0"]
-        start += ["--state-dir", str(self.state_dir), "--config", str(self.config_file), *self.args]
+        start = [sys.executable, "-m", "latticed.cli.daemon", *self.arguments]
         if not self.sockets:
             return start
         numbered = " ".join(f"{number}<&{door.fileno()}" for number, door in enumerate(self.sockets, 3))
@@ -143,10 +123,10 @@ class Daemon:
     def environment(self) -> dict[str, str]:
         """This process's environment without what configures a daemon, and with the tests' agents in reach."""
         ours = {name: value for name, value in os.environ.items() if not name.startswith("LATTICED_")}
-        return ours | {"PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"} | self.env
+        return ours | {"PYTHONPATH": forking.PATHS} | self.env
 
     @property
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self) -> subprocess.Popen[bytes] | forking.Forked:
         """The process of the present or latest life."""
         return self._started[-1]
 
@@ -162,18 +142,25 @@ class Daemon:
             self.state_dir.mkdir(mode=0o700, parents=True)
             (self.state_dir / "latticed.db").write_bytes(empty_database())
         with self.log_file.open("ab") as log:
-            process = subprocess.Popen(
-                self.command,
-                env=self.environment,
-                cwd=self.home,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                pass_fds=[door.fileno() for door in self.sockets],
-            )
-        self._started.append(process)
+            if self._executed or self.sockets or not forking.can_fork(self.env):
+                self._started.append(self._execute(log))
+            else:
+                self._started.append(
+                    forking.fork(self._kind, self.arguments, self.environment, self.home, log.fileno())
+                )
         return self
+
+    def _execute(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            self.command,
+            env=self.environment,
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            pass_fds=[door.fileno() for door in self.sockets],
+        )
 
     def start(self, timeout: float = 30) -> "Daemon":
         """Starts it and waits until it serves."""
@@ -373,10 +360,16 @@ def daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
             each.close()
 
 
+@pytest.fixture
+def executed(daemon: Callable[..., Daemon]) -> Callable[..., Daemon]:
+    """Makes daemons that are executed, as users start them."""
+    return partial(daemon, executed=True)
+
+
 @pytest.fixture(scope="session")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One daemon for all tests that neither stop it nor count what is in it."""
-    one = Daemon(tmp_path_factory.mktemp("live"))
+    one = Daemon(tmp_path_factory.mktemp("live"), executed=True)
     try:
         yield one.start()
     finally:

@@ -28,7 +28,7 @@ class Narrow(Daemon):
 @pytest.fixture
 def narrow(tmp_path: Path) -> Iterator[Daemon]:
     config = {"agents": {"true": {"use": "command", "argv": ["/bin/true"]}}}
-    one = Narrow(tmp_path, config=config)
+    one = Narrow(tmp_path, config=config, executed=True)
     try:
         yield one.start()
     finally:

@@ -43,7 +43,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planted]:
     hook = {"use": "webhook", "point": "post_run", "url": echo.url}
     hooks = {"file": hook | {"secret": "secret:webhook"}, "credential": hook | {"secret": "secret:model"}}
     tables = {"secrets": {"dir": str(files)}, "hooks": hooks, "webhooks": {**ALLOWED, "retry_seconds": [0.01]}}
-    one = Daemon(home / "daemon", config=tables, env=env)
+    one = Daemon(home / "daemon", config=tables, env=env, executed=True)
     try:
         planted = plant(one.start())
         sign(planted, echo)

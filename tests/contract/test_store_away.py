@@ -269,7 +269,7 @@ def launched_with_little_room(one: Daemon) -> Daemon:
 
 @pytest.mark.parametrize("work", ["the first start's", "to recover runs"])
 def test_a_store_that_goes_away_before_it_is_ready_ends_the_start_with_70(daemon: Make, work: str) -> None:
-    one = daemon(start=False)
+    one = daemon(start=False, executed=True)
     if work == "to recover runs":
         one.start()
         for _ in range(10):

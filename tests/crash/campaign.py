@@ -34,7 +34,7 @@ class Round:
 
     def __init__(self, home: Path, seed: int, number: int) -> None:
         self._random = Random(f"{seed}/{number}")
-        self.rig = Rig(home, f"{seed}/{number}")
+        self.rig = Rig(home, f"{seed}/{number}", executed=True)
         self.deaths: Counter[str] = Counter()
 
     def run(self, kills: int) -> None:

@@ -36,13 +36,13 @@ CONFIG: dict[str, Any] = {
 class Rig:
     """A daemon, the ledger of its clients, and the file into which all effects go."""
 
-    def __init__(self, home: Path, seed: str, *, on_models: bool = False) -> None:
-        """`on_models`: with agents on models too, which make each start seconds longer."""
+    def __init__(self, home: Path, seed: str, *, on_models: bool = False, executed: bool = False) -> None:
+        """`on_models`: with agents on models too, whose start is longer."""
         self.on_models = on_models
         self.audience = Audience(seed)
         config = {**CONFIG, "agents": AGENTS | PIPELINES, "tools": TOOLS} if on_models else CONFIG
         config = config | {"hooks": HOOKS | self.audience.hooks, "webhooks": WEBHOOKS}
-        self.daemon = Daemon(home, config, bare=True)
+        self.daemon = Daemon(home, config, bare=True, executed=executed)
         self.ledger = Ledger()
         self.effects = home / "effects"
         self.died_at = home / "died_at"

@@ -137,8 +137,8 @@ def test_config_show_prints_what_holds_and_where_it_comes_from(tmp_path: Path) -
 Make = Callable[..., Daemon]
 
 
-def test_when_it_serves_it_says_where_and_keeps_its_state_to_itself(daemon: Make) -> None:
-    one = daemon(bare=True)
+def test_when_it_serves_it_says_where_and_keeps_its_state_to_itself(executed: Make) -> None:
+    one = executed(bare=True)
     address = (one.state_dir / "address").read_text()
     assert address.startswith("http://127.0.0.1:")
     assert address.count("\n") == 1
@@ -149,8 +149,8 @@ def test_when_it_serves_it_says_where_and_keeps_its_state_to_itself(daemon: Make
     assert [line["event"] for line in one.log_lines].count("ready") == 1
 
 
-def test_a_signal_drains_it_and_it_ends_with_0(daemon: Make) -> None:
-    one = daemon()
+def test_a_signal_drains_it_and_it_ends_with_0(executed: Make) -> None:
+    one = executed()
     for signum in (signal.SIGTERM, signal.SIGINT):
         run = one.run("echo", "before")
         assert one.end(signum) == 0
@@ -168,8 +168,8 @@ def test_a_second_signal_hurries(daemon: Make) -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_stopped_with_its_whole_group_as_it_makes_its_database_it_drains(daemon: Make, signum: int) -> None:
-    one = daemon(start=False, bare=True).launch()
+def test_stopped_with_its_whole_group_as_it_makes_its_database_it_drains(executed: Make, signum: int) -> None:
+    one = executed(start=False, bare=True).launch()
     family = psutil.Process(one.process.pid)
     wait_until(lambda: any("latticed.store" in child.cmdline() for child in family.children()), interval=0.001)
     os.killpg(one.process.pid, signum)
@@ -242,13 +242,16 @@ def test_it_lives_and_ends_well_without_a_place_to_read_or_write(tmp_path: Path,
         cwd=ROOT,
         env=os.environ | {"LATTICED_CONFIG": os.devnull},
     ) as process:
-        wait_until(lambda: (state_dir / "address").exists() or process.poll() is not None, 30)
-        process.terminate()
-        assert process.wait(30) == 0
+        try:
+            wait_until(lambda: (state_dir / "address").exists() or process.poll() is not None, 30)
+            process.terminate()
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
 
 
-def test_a_database_newer_than_the_program_is_refused(daemon: Make) -> None:
-    one = daemon()
+def test_a_database_newer_than_the_program_is_refused(executed: Make) -> None:
+    one = executed()
     one.stop()
     with sqlite3.connect(one.state_dir / "latticed.db") as database:
         database.execute("update alembic_version set version_num = '9999'")
@@ -259,9 +262,9 @@ def test_a_database_newer_than_the_program_is_refused(daemon: Make) -> None:
     assert "newer" in last
 
 
-def test_the_banner_says_where_it_is_and_what_to_try_and_that_works(daemon: Make) -> None:
+def test_the_banner_says_where_it_is_and_what_to_try_and_that_works(executed: Make) -> None:
     digest = {"use": "function", "function": "latticed.agents.digest:digest"}
-    one = daemon(config={"agents": {"digest": digest}}, args=("--banner",))
+    one = executed(config={"agents": {"digest": digest}}, args=("--banner",))
     (one.home / "page.md").write_text("two words")
     wait_until(lambda: "whoami" in one.log)
     assert one.url in one.log
@@ -273,19 +276,19 @@ def test_the_banner_says_where_it_is_and_what_to_try_and_that_works(daemon: Make
         assert done.returncode == 0, (command, done.stderr)
 
 
-def test_agents_of_ones_own_are_found_in_the_app_dir(daemon: Make, tmp_path: Path) -> None:
+def test_agents_of_ones_own_are_found_in_the_app_dir(executed: Make, tmp_path: Path) -> None:
     app = tmp_path / "app"
     app.mkdir()
     (app / "agents_of_mine.py").write_text(AGENT)
     (app / "helper_of_mine.py").write_text("GREETING = 'hello'\n")
     own = {"use": "function", "function": "agents_of_mine:hello"}
-    one = daemon(config={"agents": {"mine": own}}, args=("--app-dir", str(app)))
+    one = executed(config={"agents": {"mine": own}}, args=("--app-dir", str(app)))
     assert one.run("mine", "world")["output"] == "hello, world"
 
 
-def test_an_agent_that_cannot_be_imported_is_a_configuration_that_cannot_be_used(daemon: Make) -> None:
+def test_an_agent_that_cannot_be_imported_is_a_configuration_that_cannot_be_used(executed: Make) -> None:
     broken = {"use": "function", "function": "no_such_module:agent"}
-    one = daemon(start=False, config={"agents": {"broken": broken}})
+    one = executed(start=False, config={"agents": {"broken": broken}})
     assert one.launch().wait_exit() == 78
     last = one.log.splitlines()[-1]
     assert last.startswith("latticed: ")
@@ -338,10 +341,10 @@ def test_migrate_makes_a_database_that_the_daemon_takes_and_can_be_run_again(dae
 
 
 @pytest.mark.parametrize("made_by", ["migrate", "serve"])
-def test_the_database_is_its_owners_alone_wherever_it_lies(daemon: Make, tmp_path: Path, made_by: str) -> None:
+def test_the_database_is_its_owners_alone_wherever_it_lies(executed: Make, tmp_path: Path, made_by: str) -> None:
     elsewhere = tmp_path / "open_to_all"
     elsewhere.mkdir(mode=0o755)
-    one = daemon(start=False, bare=True, config={"store": {"url": f"sqlite+aiosqlite:///{elsewhere}/runs.db"}})
+    one = executed(start=False, bare=True, config={"store": {"url": f"sqlite+aiosqlite:///{elsewhere}/runs.db"}})
     if made_by == "migrate":
         options = ("--config", str(one.config_file), "--state-dir", str(one.state_dir))
         assert latticed("migrate", *options, PYTHONPATH=one.environment["PYTHONPATH"]).returncode == 0

@@ -120,8 +120,8 @@ def falls_silent(line: socket.socket, seconds: float) -> bool:
     return False
 
 
-def test_systemd_hears_that_it_is_ready_alive_reloading_and_stopping(daemon: Make, systemd: socket.socket) -> None:
-    one = daemon(start=False, env={"NOTIFY_SOCKET": systemd.getsockname(), "WATCHDOG_USEC": "1000000"}).launch()
+def test_systemd_hears_that_it_is_ready_alive_reloading_and_stopping(executed: Make, systemd: socket.socket) -> None:
+    one = executed(start=False, env={"NOTIFY_SOCKET": systemd.getsockname(), "WATCHDOG_USEC": "1000000"}).launch()
     before = hear(systemd, "READY=1")
     assert "WATCHDOG=1" not in before
     assert httpx2.get(f"{one.url}/readyz").status_code == 200
@@ -134,8 +134,8 @@ def test_systemd_hears_that_it_is_ready_alive_reloading_and_stopping(daemon: Mak
     assert one.wait_exit() == 0
 
 
-def test_nobody_is_told_ready_by_a_daemon_that_cannot_start(daemon: Make, systemd: socket.socket) -> None:
-    one = daemon(start=False, env={"NOTIFY_SOCKET": systemd.getsockname()})
+def test_nobody_is_told_ready_by_a_daemon_that_cannot_start(executed: Make, systemd: socket.socket) -> None:
+    one = executed(start=False, env={"NOTIFY_SOCKET": systemd.getsockname()})
     one.config_file.write_text("[server]\nprot = 1\n")
     assert one.launch().wait_exit() == 78
     systemd.setblocking(False)
@@ -143,8 +143,8 @@ def test_nobody_is_told_ready_by_a_daemon_that_cannot_start(daemon: Make, system
         systemd.recv(4096)
 
 
-def test_a_daemon_whose_loop_does_not_turn_feeds_no_watchdog(daemon: Make, systemd: socket.socket) -> None:
-    one = daemon(env={"NOTIFY_SOCKET": systemd.getsockname(), "WATCHDOG_USEC": "200000"})
+def test_a_daemon_whose_loop_does_not_turn_feeds_no_watchdog(executed: Make, systemd: socket.socket) -> None:
+    one = executed(env={"NOTIFY_SOCKET": systemd.getsockname(), "WATCHDOG_USEC": "200000"})
     hear(systemd, "WATCHDOG=1")
     run = one.post_run("blocker", inputs={"seconds": 1.5})
     assert falls_silent(systemd, 0.6)
@@ -152,11 +152,11 @@ def test_a_daemon_whose_loop_does_not_turn_feeds_no_watchdog(daemon: Make, syste
     assert one.wait(run["id"])["status"] == "ok"
 
 
-def test_it_serves_on_the_socket_that_systemd_holds_also_for_those_who_came_early(daemon: Make) -> None:
+def test_it_serves_on_the_socket_that_systemd_holds_also_for_those_who_came_early(executed: Make) -> None:
     with socket.create_server(("127.0.0.1", 0)) as door, socket.create_connection(door.getsockname()) as early:
         early.settimeout(20)
         early.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        one = daemon(sockets=(door,))
+        one = executed(sockets=(door,))
         assert one.url == f"http://127.0.0.1:{door.getsockname()[1]}"
         assert early.recv(100).startswith(b"HTTP/1.1 200 ")
         assert one.run("echo")["status"] == "ok"

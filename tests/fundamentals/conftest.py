@@ -25,7 +25,7 @@ def configuration() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def lessons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A daemon for lessons that leave it alone."""
-    one = Daemon(tmp_path_factory.mktemp("lessons"), config=configuration())
+    one = Daemon(tmp_path_factory.mktemp("lessons"), config=configuration(), executed=True)
     try:
         yield one.start()
     finally:

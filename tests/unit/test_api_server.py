@@ -132,7 +132,9 @@ async def test_who_takes_an_answer_slowly_gets_all_of_it() -> None:
             pause = loop.create_future()
             loop.call_later(Impatient.taking_seconds / 20, pause.set_result, None)
             await pause
-        taken += len(await reader.read(1 << 20))
+        part = await reader.read(1 << 20)
+        assert part, "it was let go"
+        taken += len(part)
     assert taken == LARGE
     writer.close()
     await server.shutdown()
