@@ -227,8 +227,9 @@ class Executor:
         except BaseException as error:  # User code's own SystemExit, too: it does not end the daemon.
             outcome = self._raised(x, error)
             error.__traceback__ = None  # It holds the frames that hold it: a circle for each run that waits.
-        # What it did once it was told to leave, or cut short, is not how its work ended.
-        return Unwound() if x.waits.unwound or x.rung else outcome
+        # What it did once it was told to leave, or cut short, is not how its work ended. A veto was said before.
+        left = (x.waits.unwound or x.rung) and not isinstance(outcome, Blocked)
+        return Unwound() if left else outcome
 
     def _raised(self, x: Execution, error: BaseException) -> Outcome:
         if isinstance(error, _LEFT) or (isinstance(error, BaseExceptionGroup) and error.subgroup(_LEFT)):
@@ -243,6 +244,9 @@ class Executor:
 
     async def _settle(self, x: Execution, outcome: Outcome) -> bool:
         """Records how it ended; True if the run is to be entered again at once."""
+        if isinstance(outcome, Blocked):
+            await settle_blocked(x, outcome)
+            return False
         if x.cancel_rank:
             await settle_cancelled(x)
             return False
@@ -256,8 +260,6 @@ class Executor:
                 return await settle_failed(x, outcome)
             case Unwound():
                 return await settle_unwound(x)
-            case Blocked():
-                await settle_blocked(x, outcome)
             case Moved():
                 await settle_moved(x, outcome.queue)
         return False

@@ -128,15 +128,17 @@ async def settle_blocked(x: Execution, outcome: Blocked) -> None:
     """A hook said no: the run ends, and who wanted it, and whoever looks after this workspace, can read why."""
     why = {"hook": outcome.hook, "reason": outcome.reason}
     error = {"code": "blocked", "message": f"{outcome.hook}: {outcome.reason}", "detail": why}
-    hit("block.before")
-    row = await x.commit(
-        move=REJECT,
-        columns={"error": orjson.dumps(error).decode()},
-        steps=[outcome.record],
-        events=[finished(x.clock.now(), REJECT, error=error)],
-        act=act(x.row.workspace, f"hook:{outcome.hook}", "run.blocked", x.run_id, **why),
-    )
-    hit("block.after")
+    row = None
+    if not (x.cancel_rank or x.expired):
+        hit("block.before")
+        row = await x.commit(
+            move=REJECT,
+            columns={"error": orjson.dumps(error).decode()},
+            steps=[outcome.record],
+            events=[finished(x.clock.now(), REJECT, error=error)],
+            act=act(x.row.workspace, f"hook:{outcome.hook}", "run.blocked", x.run_id, **why),
+        )
+        hit("block.after")
     if row is None:  # A cancel or the deadline was faster; what the hook has said stays on record.
         await x.commit(steps=[outcome.record])
         await settle_stopped(x)
