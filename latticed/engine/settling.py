@@ -140,7 +140,9 @@ async def settle_blocked(x: Execution, outcome: Blocked) -> None:
         )
         hit("block.after")
     if row is None:  # A cancel or the deadline was faster; what the hook has said stays on record.
+        hit("overtaken.before")
         await x.commit(steps=[outcome.record])
+        hit("overtaken.after")
         await settle_stopped(x)
 
 
