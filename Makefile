@@ -4,7 +4,7 @@
 #   make test     set up if needed, then run the tests           make test ARGS='tests/unit -k states' JOBS=4
 #   make check    format, lint, types, layers, sizes
 #   make fuzz     the long form of the fuzzing tests             make fuzz ARGS='--hypothesis-seed=1'
-#   make crash    the long form of the crash tests                make crash SEED=7 KILLS=500
+#   make crash    the long form of the crash tests                make crash SEED=7 KILLS=500 JOBS=2
 #   make bench    the benchmark                                  make bench ARGS='…' (see bench/README.md)
 #   make docs     write again what is generated from the code
 #   make lock     write requirements.lock again                  make lock ARGS=--upgrade

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from latticed import ids
 from latticed.clock import to_text
 from latticed.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
+from latticed.failpoints import hit
 from latticed.hooks.registry import Registry
 from latticed.models.hooks import CHANGEABLE, CommandHook, DeliveryRow, HookSpec, PythonHook, WebhookHook
 from latticed.models.people import Principal
@@ -125,7 +126,9 @@ class Hooking(ABC):
             _may_sign(principal, request)
         hook = HookSpec(request.name, self._in(workspace, request), hook_id, workspace)
         await self._check(hook, url=request.url != old.table.url)
+        hit("changed.before")
         await self._hooks_store.change_hook(workspace, hook_id, hook.name, request.spec, principal)
+        hit("changed.after")
         self._hooks.put(hook)
         hook, row = await self._find_hook(workspace, hook_id)
         view = self._view(workspace, hook, row)
@@ -144,11 +147,13 @@ class Hooking(ABC):
         hook_id = self._need_registered(hook)
         # First here, then on disk: what ends in between must put nothing into the outbox that nobody takes out.
         self._hooks.drop(hook_id)
+        hit("dropped.before")
         try:
             await self._hooks_store.remove_hook(workspace, hook_id, principal)
         except Unavailable:
             self._hooks.put(hook)
             raise
+        hit("dropped.after")
 
     # Deliveries
 

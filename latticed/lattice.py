@@ -329,7 +329,7 @@ class Lattice(People, Workspaces, Auditing, Hooking, Timelines):
         m = self._metrics
         gauges = {m.streams: self._broker.open_streams, m.running: self._dispatcher.running}
         gauges[m.pending] = await self._hooks_store.count_pending()
-        m.abandoned.labels("run").set(self._executor.abandoned)
+        m.abandoned.labels("run").set(len(self._executor.given_up))
         m.abandoned.labels("thread").set(self._executor.threads.abandoned)
         m.abandoned.labels("tool").set(self._registry.agents.lost.total())
         return m.text(await self._store.active_counts(), {g: float(v) for g, v in gauges.items()})

@@ -61,7 +61,9 @@ class Workspaces(ABC):
         self._need_open("workspaces")
         if request.name in self._removed:
             raise Conflict(f"workspace {request.name!r} is still being removed; its name is free again once it is gone")
+        hit("workspace.before")
         replayed = await self._store.create_workspace(request.name, principal, once)
+        hit("workspace.after")
         found = await self._store.find_workspace(request.name)
         if found is None:
             raise NotFound("the workspace that this key made has been removed since")

@@ -59,6 +59,8 @@ class Entry:
         if branch is not None and branch.closed:
             raise Cancelled
         if not self.x.stopping and (self.waits.unwound or self.x.draining):
+            if branch is not None:
+                branch.suspend()
             raise Suspended
         self.x.check()
 
@@ -74,7 +76,14 @@ class Entry:
     async def wait(self, wait: Wait) -> None:
         """As Waits.wait, unless the code is to end."""
         self.check()
-        await self.waits.wait(wait)
+        try:
+            await self.waits.wait(wait)
+        except Suspended:
+            self.branch().suspend()
+            raise
+        finally:
+            if self.waits.unwound:
+                self.x.on_unwound(self.x)
 
     def patience(self, now: int) -> int:
         """Until when a fact is awaited in place: for long where being unwound would end a shielded cleanup."""
@@ -167,7 +176,13 @@ class Entry:
         return record
 
     async def seal(self, branch: Branch) -> None:
-        """A branch has ended: what it said after its last record is not said again if others make the run wait."""
+        """A branch has ended: what it said after its last record is not said again if others make the run wait.
+
+        Raises:
+            Suspended: it was told to leave, so that this is not its end.
+        """
+        if branch.suspended:
+            raise Suspended
         if branch.said:
             x = self.x
             now, before = x.clock.now(), x.journal.ended(branch.path)

@@ -34,6 +34,7 @@ class Execution:
     def __init__(
         self, claimed: Claimed, store: Store, clock: Clock, settings: RunsConfig, threads: Threads,
         admit: Callable[..., Birth], chain: HookChain | None = None,
+        on_unwound: Callable[["Execution"], object] = lambda x: None,
     ) -> None:  # fmt: skip
         self.claimed = claimed
         self.run_id = claimed.row.id
@@ -46,6 +47,8 @@ class Execution:
         """Makes a child's row from what was asked; raises `Invalid` if it cannot run here."""
         self.chain = chain
         """The hooks around its tools and nodes."""
+        self.on_unwound = on_unwound
+        """To be told once its code is to leave in order to wait."""
         self.journal = Journal(claimed.journal)
         self.waits = Waits(clock)
         self.facts = claimed.row.facts
@@ -68,9 +71,13 @@ class Execution:
         self.harder = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
         self.ladder: asyncio.Task[None] | None = None
+        self.leave_by: asyncio.TimerHandle | None = None
+        """When code that was unwound to wait is made to leave."""
         self.recoveries = claimed.row.recoveries
         self.deadline: asyncio.TimerHandle | None = None
         self.abandoned = False
+        """Whether its code was given up."""
+        self.holds_slot = True
         self.asking: set[Asked] = set()
         """What hooks are being asked at this moment; it is cut short at once where anything else ends in its time."""
         self._pending: list[NewEvent] = []
@@ -88,8 +95,10 @@ class Execution:
 
         Raises:
             Cancelled: it is to end.
-            Suspended: the daemon drains.
+            Suspended: it was unwound to wait, which no shield changes, or the daemon drains.
         """
+        if self.waits.unwound and not self.stopping:
+            raise Suspended
         if self.shields and not self.ended:
             return
         if self.stopping or self.ended:
@@ -253,6 +262,15 @@ class Execution:
         for each in self.line:
             each.cancel()
 
+    def spare(self) -> None:
+        """Nobody is made to leave for having been unwound any more: the code has left, or is to end altogether."""
+        if self.leave_by is not None:
+            self.leave_by.cancel()
+            self.leave_by = None
+        if self.ladder is not None and not self.stopping:
+            self.ladder.cancel()
+            self.ladder = None
+
     def stop_asking(self) -> None:
         """Hooks that are being asked are cut short."""
         for asked in self.asking:
@@ -264,5 +282,6 @@ class Execution:
         self.waits.close()
         self.stop_asking()
         self._take_pending()
-        if self.ladder is not None:
-            self.ladder.cancel()
+        for each in (self.leave_by, self.ladder):
+            if each is not None:
+                each.cancel()

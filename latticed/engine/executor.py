@@ -31,13 +31,14 @@ from latticed.engine.settling import (
     settle_blocked,
     settle_cancelled,
     settle_failed,
+    settle_left_behind,
     settle_moved,
     settle_returned,
     settle_stopped,
     settle_unwound,
 )
 from latticed.engine.threads import Threads
-from latticed.errors import ApprovalExpired, LatticedError, RunError, Unwind
+from latticed.errors import ApprovalExpired, LatticedError, Misuse, RunError, Unwind
 from latticed.failpoints import hit
 from latticed.log import fields as log_fields
 from latticed.models.records import Birth, Claimed, Commit, RunRow
@@ -48,7 +49,17 @@ log = structlog.get_logger()
 
 LAST_SECONDS = 0.5
 """How long a drain waits for what it has killed, and then for what it writes of those that do not end."""
+MOST_LEFT_BEHIND = 3
+"""How many entries of one run may be under way still that were given up when the run was to wait."""
 _LEFT = (Unwind, asyncio.CancelledError)
+
+
+_STAYS = {
+    "code": Misuse.code,
+    "message": f"its code stayed {MOST_LEFT_BEHIND + 1} times when it was to leave and wait, and still runs; "
+    "it is to let latticed.Suspended pass, which is a BaseException",
+    "detail": None,
+}
 
 
 class Executor:
@@ -70,14 +81,17 @@ class Executor:
         self.live: dict[str, Execution] = {}
         self._stopped_early: dict[str, RunRow] = {}
         """Runs whose cancel came between their claim and their start here."""
-        self.abandoned = 0
+        self.given_up: set[Execution] = set()
+        """Those whose code could not be stopped and still runs."""
         self.draining = False
         self._idle = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
     def start(self, claimed: Claimed) -> None:
         """Begins to execute a run that was claimed."""
-        execution = Execution(claimed, self._store, self._clock, self.settings, self.threads, self._admit, self._chain)
+        execution = Execution(
+            claimed, self._store, self._clock, self.settings, self.threads, self._admit, self._chain, self._unwound
+        )  # fmt: skip
         self.live[execution.run_id] = execution
         if self.draining:
             execution.drain()
@@ -110,42 +124,57 @@ class Executor:
 
     def _stop(self, execution: Execution, row: RunRow) -> None:
         execution.notice(row)
-        if execution.ladder is None and not execution.ended:
+        if not (execution.stopping or execution.ended or execution.abandoned):
             hit("stop.after")
             ladder.begin(execution, self._give_up)
 
     def _expire(self, execution: Execution) -> None:
-        if execution.ladder is None and not execution.ended and not execution.settling:
+        if not (execution.stopping or execution.ended or execution.settling):
             execution.expired = True
             ladder.begin(execution, self._give_up)
 
+    def _unwound(self, execution: Execution) -> None:
+        ladder.see_out(execution, self._give_up)
+
     async def _give_up(self, execution: Execution) -> None:
-        """User code does not end: the run ends without it, what runs on can write nothing any more. At a drain, where
-        the process ends, it is given back."""
+        """User code does not end: the run ends without it, what runs on can write nothing any more. A run that was
+        unwound waits without it; at a drain, where the process ends, any other is given back."""
         if execution.settling:
             return
         execution.settling = execution.abandoned = True
-        self.abandoned += 1
+        earlier = sum(other.run_id == execution.run_id for other in self.given_up)
+        self.given_up.add(execution)
         what = "thread" if execution.plain_calls else "task"
         log.warning("abandoned", run=execution.run_id, epoch=execution.row.epoch, what=what)
         if execution.cancel_rank or execution.expired:
             await settle_stopped(execution, abandoned=what)
-        else:
+        elif not execution.waits.unwound:
             await release(execution, "drain")
+        elif earlier < MOST_LEFT_BEHIND:
+            await settle_left_behind(execution, what)
+        else:
+            await settle_failed(execution, Failed(_STAYS, again=False), what)
         if asyncio.current_task() is execution.ladder:
             execution.ladder = None  # It must not cancel itself.
         self._close(execution)
+        if execution.waits.unwound and not execution.stopping:
+            self._free(execution)  # One that waits holds no slot.
 
     def _ended(self, execution: Execution, task: "asyncio.Task[None]") -> None:
-        if execution.abandoned:
-            self.abandoned -= 1
+        self.given_up.discard(execution)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("executor_failed", run=execution.run_id, exc_info=error)
-        if self.live.get(execution.run_id) is execution:
-            del self.live[execution.run_id]
         self._close(execution)
         execution.task = None  # Its context knows the execution: without the circle both are gone at once.
-        self._on_end(execution)
+        self._free(execution)
+
+    def _free(self, execution: Execution) -> None:
+        """Its slot is free, once."""
+        if self.live.get(execution.run_id) is execution:
+            del self.live[execution.run_id]
+        if execution.holds_slot:
+            execution.holds_slot = False
+            self._on_end(execution)
 
     def _close(self, execution: Execution) -> None:
         if execution.deadline is not None:
@@ -171,9 +200,12 @@ class Executor:
                 if x.ladder is not None:
                     await asyncio.wait([x.ladder])
                 return
+            x.spare()
             x.settling = True
             if not await self._settle(x, outcome):
                 return
+            while x.task is not None and x.task.cancelling():  # What made the last entry leave is not for the next.
+                x.task.uncancel()
 
     async def _enter(self, x: Execution, agent: Agent) -> Outcome:
         outcome: Outcome
@@ -195,8 +227,9 @@ class Executor:
         except BaseException as error:  # User code's own SystemExit, too: it does not end the daemon.
             outcome = self._raised(x, error)
             error.__traceback__ = None  # It holds the frames that hold it: a circle for each run that waits.
-        # What it did once it was told to leave, or cut short, is not how its work ended.
-        return Unwound() if x.waits.unwound or x.rung else outcome
+        # What it did once it was told to leave, or cut short, is not how its work ended. A veto was said before.
+        left = (x.waits.unwound or x.rung) and not isinstance(outcome, Blocked)
+        return Unwound() if left else outcome
 
     def _raised(self, x: Execution, error: BaseException) -> Outcome:
         if isinstance(error, _LEFT) or (isinstance(error, BaseExceptionGroup) and error.subgroup(_LEFT)):
@@ -211,6 +244,9 @@ class Executor:
 
     async def _settle(self, x: Execution, outcome: Outcome) -> bool:
         """Records how it ended; True if the run is to be entered again at once."""
+        if isinstance(outcome, Blocked):
+            await settle_blocked(x, outcome)
+            return False
         if x.cancel_rank:
             await settle_cancelled(x)
             return False
@@ -224,8 +260,6 @@ class Executor:
                 return await settle_failed(x, outcome)
             case Unwound():
                 return await settle_unwound(x)
-            case Blocked():
-                await settle_blocked(x, outcome)
             case Moved():
                 await settle_moved(x, outcome.queue)
         return False

@@ -21,7 +21,7 @@ class Branch:
 
     __slots__ = (
         "_begun", "_ended", "_left", "_occurrences", "_remade", "_seen", "busy", "closed", "cursor", "gathers",
-        "known", "ordered", "parent", "path", "records", "said",
+        "known", "ordered", "parent", "path", "records", "said", "suspended",
     )  # fmt: skip
 
     def __init__(
@@ -40,6 +40,8 @@ class Branch:
         """Whether its gather is over, so that what still runs of it must end."""
         self.said = False
         """Whether it has emitted events since its last record."""
+        self.suspended = False
+        """Whether it was told to leave and will be entered again, so that it does not end now, whatever it does."""
         self.gathers = 0
         self._occurrences: dict[tuple[str, str], int] = {}
         self._remade = remade
@@ -83,6 +85,13 @@ class Branch:
         if record.n in self._remade:
             self.loosen()
         return record
+
+    def suspend(self) -> None:
+        """It was told to leave, and so was what has begun it."""
+        branch: Branch | None = self
+        while branch is not None:
+            branch.suspended = True
+            branch = branch.parent
 
     def loosen(self) -> None:
         """A record is being made anew: what follows need not follow the old order."""

@@ -3,7 +3,8 @@
 Rung 1 at once: `ctx` calls raise. Rung 2 after `grace_seconds` (or at once with `now`): the task is cancelled. Rung 3
 `kill_seconds` later (or at once with `kill`): what still runs is given up. A shield holds the second and the third
 back, but not a kill. Work in another process is told each rung in place of the task and ends by itself. A run that
-outlives its deadline goes down the same ladder, and a drain that takes too long uses its rungs.
+outlives its deadline goes down the same ladder, and a drain that takes too long uses its rungs. Code that was unwound
+to wait and does not leave is cancelled and given up after the same times; its run goes on waiting.
 """
 
 import asyncio
@@ -42,11 +43,31 @@ def begin(x: Execution, give_up: Callable[[Execution], Awaitable[None]]) -> None
         await _wait(x, 4, LAST_WAIT_SECONDS if x.escalations else LET_GO_SECONDS)
         await give_up(x)
 
+    x.spare()
     take(1)
     x.unwind()
     if x.cancel_rank > 1 and not x.shields:
         take(2)
     x.ladder = asyncio.get_running_loop().create_task(descend())
+
+
+def see_out(x: Execution, give_up: Callable[[Execution], Awaitable[None]]) -> None:
+    """Its code was unwound: cancels it if it stays for `grace_seconds`, and gives it up `kill_seconds` later."""
+    loop = asyncio.get_running_loop()
+
+    async def descend() -> None:
+        await _wait_for_shields(x)
+        if x.task is not None:
+            x.task.cancel()
+        await asyncio.sleep(x.settings.kill_seconds)
+        await _wait_for_shields(x)
+        await give_up(x)
+
+    def begin() -> None:
+        x.ladder = loop.create_task(descend())
+
+    if x.leave_by is None:
+        x.leave_by = loop.call_later(x.settings.grace_seconds, begin)
 
 
 def climb(x: Execution, rung: int) -> None:

@@ -35,6 +35,11 @@ def finished(at: int, move: Move, **more: Any) -> NewEvent:
     return event("run.finished", at, status=str(move.target), **more)
 
 
+def _of_abandoned(what: str | None) -> dict[str, str]:
+    """What an event, or a run's columns, tell of code that was given up; nothing if it has ended."""
+    return {} if what is None else {"abandoned": what}
+
+
 async def _end(x: Execution, move: Move, columns: dict[str, Any], **told: Any) -> bool:
     hit("end.before")
     row = await x.commit(move=move, columns=columns, events=[finished(x.clock.now(), move, **told)])
@@ -54,7 +59,9 @@ async def settle_returned(x: Execution, outcome: Returned) -> bool:
     return False
 
 
-async def settle_failed(x: Execution, outcome: Failed | Refused | Interrupted) -> bool:
+async def settle_failed(
+    x: Execution, outcome: Failed | Refused | Interrupted, abandoned: str | None = None
+) -> bool:  # fmt: skip
     """It raised: another attempt after a wait, or the end."""
     if isinstance(outcome, Failed) and outcome.again and x.row.attempt <= x.claimed.max_retries:
         now = x.clock.now()
@@ -70,12 +77,13 @@ async def settle_failed(x: Execution, outcome: Failed | Refused | Interrupted) -
             await settle_stopped(x)
         return False
     move = {Failed: FAIL, Refused: REJECT, Interrupted: INTERRUPT}[type(outcome)]
-    if not await _end(x, move, {"error": orjson.dumps(outcome.error).decode()}, error=outcome.error):
-        await settle_stopped(x)
+    columns = {"error": orjson.dumps(outcome.error).decode()} | _of_abandoned(abandoned)
+    if not await _end(x, move, columns, error=outcome.error, **_of_abandoned(abandoned)):
+        await settle_stopped(x, abandoned)
     return False
 
 
-async def settle_unwound(x: Execution) -> bool:
+async def settle_unwound(x: Execution, abandoned: str | None = None) -> bool:
     """It was left on purpose: because the daemon drains, or because it waits. True: look again, a fact has come."""
     if not x.waits.unwound:
         await release(x, "drain")
@@ -91,6 +99,7 @@ async def settle_unwound(x: Execution) -> bool:
         x.clock.now(),
         facts=facts,
         wake_at=None if wake_at is None else to_text(wake_at),
+        **_of_abandoned(abandoned),
     )
     row = await x.commit(
         move=move,
@@ -103,25 +112,37 @@ async def settle_unwound(x: Execution) -> bool:
         return False
     if x.cancel_rank == 0 and x.facts != seen:
         return True
-    await settle_stopped(x)
+    await settle_stopped(x, abandoned)
     return False
+
+
+async def settle_left_behind(x: Execution, abandoned: str) -> None:
+    """Its code was to leave in order to wait, and has not: the run waits all the same, or goes on in another entry."""
+    if await settle_unwound(x, abandoned):
+        told = event("run.released", x.clock.now(), reason="abandoned", abandoned=abandoned)
+        if await x.commit(move=RELEASE, events=[told]) is None:
+            await settle_stopped(x, abandoned)
 
 
 async def settle_blocked(x: Execution, outcome: Blocked) -> None:
     """A hook said no: the run ends, and who wanted it, and whoever looks after this workspace, can read why."""
     why = {"hook": outcome.hook, "reason": outcome.reason}
     error = {"code": "blocked", "message": f"{outcome.hook}: {outcome.reason}", "detail": why}
-    hit("block.before")
-    row = await x.commit(
-        move=REJECT,
-        columns={"error": orjson.dumps(error).decode()},
-        steps=[outcome.record],
-        events=[finished(x.clock.now(), REJECT, error=error)],
-        act=act(x.row.workspace, f"hook:{outcome.hook}", "run.blocked", x.run_id, **why),
-    )
-    hit("block.after")
+    row = None
+    if not (x.cancel_rank or x.expired):
+        hit("block.before")
+        row = await x.commit(
+            move=REJECT,
+            columns={"error": orjson.dumps(error).decode()},
+            steps=[outcome.record],
+            events=[finished(x.clock.now(), REJECT, error=error)],
+            act=act(x.row.workspace, f"hook:{outcome.hook}", "run.blocked", x.run_id, **why),
+        )
+        hit("block.after")
     if row is None:  # A cancel or the deadline was faster; what the hook has said stays on record.
+        hit("overtaken.before")
         await x.commit(steps=[outcome.record])
+        hit("overtaken.after")
         await settle_stopped(x)
 
 
@@ -163,10 +184,8 @@ def _requeue(x: Execution) -> Any:
 async def settle_cancelled(x: Execution, abandoned: str | None = None) -> None:
     """Its cancel takes effect."""
     hit("cancel.before_end")
-    columns = {"abandoned": abandoned} if abandoned else {}
-    more = {"abandoned": abandoned} if abandoned else {}
-    told = finished(x.clock.now(), CANCEL_WOUND_DOWN, **more)
-    await x.commit(move=CANCEL_WOUND_DOWN, columns=columns, events=[told])
+    told = finished(x.clock.now(), CANCEL_WOUND_DOWN, **_of_abandoned(abandoned))
+    await x.commit(move=CANCEL_WOUND_DOWN, columns=_of_abandoned(abandoned), events=[told])
     hit("cancel.after_end")
 
 
@@ -174,9 +193,7 @@ async def settle_stopped(x: Execution, abandoned: str | None = None) -> None:
     """The move that it would have made lost, or its time is over: a cancel on record comes first, then the deadline.
     If neither is there the run belongs to somebody else, and there is nothing to write."""
     if x.expired and not x.cancel_rank:
-        columns: dict[str, Any] = {"error": orjson.dumps(DEADLINE_ERROR).decode()}
-        if abandoned:
-            columns["abandoned"] = abandoned
+        columns = {"error": orjson.dumps(DEADLINE_ERROR).decode()} | _of_abandoned(abandoned)
         if await _end(x, EXPIRE, columns, error=DEADLINE_ERROR):
             return
     await settle_cancelled(x, abandoned)

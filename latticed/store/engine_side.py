@@ -269,7 +269,9 @@ class EngineSide:
                 t.deliver(run_id, f"approval:{approval_id}", told)
             return len(found)
 
+        hit("lapse.before")
         expired: int = await self.writer.submit(work)
+        hit("lapse.after")
         return expired
 
     async def next_due(self, now: int) -> int | None:

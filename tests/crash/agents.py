@@ -17,6 +17,7 @@ and the file can be compared: the last line of a step must be the one that is re
 | `fail K` | raises in the first K attempts | null |
 | `hang` | awaits for ever | |
 | `deaf S` | ignores every cancel for S seconds | null |
+| `cling S` | sleeps, and stays whenever it is to leave | null |
 """
 
 import asyncio
@@ -131,6 +132,13 @@ async def scripted(ctx: Context, goal: str, inputs: Inputs) -> list[Any]:
             except asyncio.CancelledError:
                 continue
 
+    async def cling(seconds: float) -> None:
+        while True:
+            try:
+                return await ctx.sleep(seconds)
+            except BaseException:
+                continue
+
     async def both(plans: list[Any]) -> list[Any]:
         return list(await ctx.gather(*(follow(plan) for plan in plans)))
 
@@ -154,6 +162,7 @@ async def scripted(ctx: Context, goal: str, inputs: Inputs) -> list[Any]:
         "fail": fail,
         "hang": lambda: asyncio.Event().wait(),
         "deaf": deaf,
+        "cling": cling,
     }
 
     async def follow(plan: list[Any]) -> list[Any]:

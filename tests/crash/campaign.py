@@ -10,6 +10,9 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from math import ceil
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 
@@ -127,22 +130,28 @@ def play_round(home: Path, seed: int, number: int, kills: int = KILLS_A_ROUND) -
 
 
 def play(
-    home: Path, seed: int, kills: int, tell: Callable[[str], None], first: int = 0, rounds: int | None = None
-) -> Counter[str]:
-    """Rounds until it was killed so often, or so many rounds.
+    home: Path, seed: int, kills: int, tell: Callable[[str], None], first: int = 0, rounds: int | None = None,
+    jobs: int = 1,
+) -> Counter[str]:  # fmt: skip
+    """Rounds until it was killed so often, or so many rounds; `jobs` of them at a time, each in a process of its own:
+    much of a life is waiting, and the clients of one round would take the time of another's.
 
     Raises:
         Violation: with all that is wrong and how to see it again.
     """
     deaths: Counter[str] = Counter()
-    began, number = time.monotonic(), first
-    while deaths.total() < kills if rounds is None else number < first + rounds:
-        try:
-            deaths += play_round(home / f"round{number}", seed, number)
-        except Violation as violation:
-            again = f"python -m tests.crash --seed {seed} --round {number}"
-            raise Violation(f"{violation}\nstate: {home / f'round{number}'}\nagain: {again}") from None
-        number += 1
-        sorts = " ".join(f"{sort} {count}" for sort, count in sorted(deaths.items()))
-        tell(f"seed {seed} round {number - 1}: {deaths.total()} kills ({sorts}), {time.monotonic() - began:.0f} s")
+    began = time.monotonic()
+    numbers = range(first, first + (ceil(kills / KILLS_A_ROUND) if rounds is None else rounds))
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        played = {pool.submit(play_round, home / f"round{number}", seed, number): number for number in numbers}
+        for each in as_completed(played):
+            number = played[each]
+            try:
+                deaths += each.result()
+            except Violation as violation:
+                pool.shutdown(cancel_futures=True)
+                again = f"python -m tests.crash --seed {seed} --round {number}"
+                raise Violation(f"{violation}\nstate: {home / f'round{number}'}\nagain: {again}") from None
+            sorts = " ".join(f"{sort} {count}" for sort, count in sorted(deaths.items()))
+            tell(f"seed {seed} round {number}: {deaths.total()} kills ({sorts}), {time.monotonic() - began:.0f} s")
     return deaths

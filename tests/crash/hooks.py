@@ -1,5 +1,6 @@
 """Hooks whose every execution can be counted from outside, as the steps of `agents.py` can."""
 
+import gc
 import os
 import time
 import uuid
@@ -30,6 +31,18 @@ def _leave(payload: dict[str, Any]) -> tuple[str, dict[str, str]]:
 async def quick(payload: dict[str, Any]) -> Any:
     """Adds a tag, in the event loop."""
     return {"tags": _leave(payload)[1]}
+
+
+async def late(payload: dict[str, Any]) -> Any:
+    """Says no while a cancel of its run is on its way to the disk, before the no can be."""
+    from latticed.engine.execution import Execution
+    from latticed.models.stopping import stop_change
+
+    _leave(payload)
+    run_id, now = payload["run"]["id"], time.time_ns() // 1000
+    [x] = [each for each in gc.get_objects() if isinstance(each, Execution) and each.run_id == run_id]
+    x.store.order(stop_change(run_id, by="test", reason=None, mode="graceful", children=True, now=now))
+    return Block("too late")
 
 
 def judge(payload: dict[str, Any]) -> Any:

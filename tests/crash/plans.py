@@ -48,6 +48,7 @@ class Maker:
             self._body("scripted", gathered),
             self._body("scripted", children),
             self._body("scripted", [["step"], ["hang"]]),
+            self._body("scripted", [["step"], ["cling", LONG], ["step"]]),
             self._body("scripted_plain", [["step"], ["sleep", LONG], ["signal"], ["step"]]),
             tried | {"max_retries": 1},
             {"target": "command", "inputs": self._inputs(seconds="0.1")},
@@ -83,7 +84,7 @@ class Maker:
         if r.random() < 0.15:
             plan += [["fail", r.randint(1, 2)], ["step"]]
         if r.random() < 0.15:
-            plan.append(r.choice((["hang"], ["deaf", 1.0])))
+            plan.append(r.choice((["hang"], ["deaf", 1.0], ["cling", LONG])))
         return self._body("scripted", plan + self._steps(STEPS)) | {"max_retries": retries}
 
     def _plain(self) -> dict[str, Any]:

@@ -14,9 +14,10 @@ OFTEN = {"commit": 25, "submit": 6, "claim": 4, "step": 12, "end": 4, "child": 2
 """The first part of a failpoint's name → at which passage to die there, so that something is under way."""
 REMOVALS = ("remove.", "prune.")
 PEOPLE = ("token.before", "token.kept", "revoke.", "sign_in.", "sign_out.", "notes.")
-ELSEWHERE = (*REMOVALS, *PEOPLE)
-"""Beginnings of the names of what is passed where something is removed, and where people come in: test_removal.py and
-test_people.py die there."""
+CHANGES = ("changed.", "dropped.", "workspace.", "overtaken.", "lapse.")
+ELSEWHERE = (*REMOVALS, *PEOPLE, *CHANGES)
+"""Beginnings of the names of what is passed where something is removed, where people come in, and where one thing must
+come just before another: test_removal.py, test_people.py and test_changes.py die there."""
 ON_MODELS = {"model", "tool", "role", "plan", "review"}
 AT_A_DRAIN = {"drain.after", "release.before", "release.after"}
 

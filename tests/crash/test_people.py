@@ -1,16 +1,13 @@
 """The daemon dies before and after each write about who may come in: what was answered holds, and what was not was done
 wholly or not at all, with its row in the audit trail."""
 
-import signal
-import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
 
 import httpx2
 
 from latticed.failpoints import FAILPOINTS
 from tests.conftest import Daemon, wait_until
+from tests.crash.lives import Lives
 from tests.crash.test_failpoints import PEOPLE
 
 IN_TURN = (
@@ -20,35 +17,8 @@ IN_TURN = (
 Headers = dict[str, str]
 
 
-class Lives:
-    """One daemon, each life of which ends at the next failpoint."""
-
-    def __init__(self, one: Daemon) -> None:
-        self.one = one
-        self._left = [*IN_TURN, ""]
-        self._start()
-
-    def _start(self) -> None:
-        self.one.env = {"LATTICED_FAILPOINTS": self._left.pop(0)}
-        self.one.start()
-
-    def end(self, act: Callable[[], object]) -> None:
-        """What is done now is its death."""
-        with suppress(httpx2.TransportError):
-            act()
-        assert self.one.wait_exit() == -signal.SIGKILL
-        self._start()
-
-    def rows(self, sql: str) -> list[Any]:
-        """What is on disk. Who asks the daemon uses a token, and that is a write too."""
-        with sqlite3.connect(self.one.state_dir / "latticed.db") as db:
-            found = db.execute(sql).fetchall()
-        db.close()
-        return found
-
-    def audited(self, action: str) -> list[str]:
-        """The subjects of what was done, in the default workspace or by the admin."""
-        return [row[0] for row in self.rows(f"SELECT subject FROM audit WHERE action = '{action}' ORDER BY id")]
+class Visits(Lives):
+    """Who comes in, and by what."""
 
     def create(self) -> httpx2.Response:
         body, key = {"name": "wanted", "role": "viewer"}, {"Idempotency-Key": "once"}
@@ -74,7 +44,7 @@ class Lives:
 
 def test_who_may_come_in_is_on_disk_wherever_the_daemon_dies(daemon: Callable[..., Daemon]) -> None:
     assert set(IN_TURN) == {name for name in FAILPOINTS if name.startswith(PEOPLE)}
-    lives = Lives(daemon(start=False))
+    lives = Visits(daemon(start=False), IN_TURN)
     admin = lives.one.token
     made_by_itself = lives.audited("token.create")
 

@@ -320,3 +320,25 @@ async def test_a_veto_that_a_cancel_overtakes_is_on_record_all_the_same(engine: 
     assert (await engine.ended(run_id))["status"] == "cancelled"
     assert [e["status"] for e in await engine.events(run_id)] == ["blocked"]
     assert [(step["name"], step["status"]) for step in await engine.store.list_steps(run_id, 0, 9)] == [("judge", "ok")]
+
+
+@pytest.mark.parametrize("what", ["cancel", "deadline"])
+async def test_a_veto_is_on_record_whatever_comes_between_it_and_its_runs_end(engine: Engine, what: str) -> None:
+    async def veto(payload: dict[str, Any]) -> Block:
+        x, loop = engine.executors[-1].live[payload["run"]["id"]], asyncio.get_running_loop()
+        if what == "cancel":
+            change = stop_change(x.run_id, by="t", reason=None, mode="graceful", children=True, now=engine.clock.now())
+            engine.store.order(change)
+            loop.call_soon(engine.executors[-1]._stop, x, x.row._replace(status="cancelling", cancel_rank=1))
+        else:
+            loop.call_soon(engine.executors[-1]._expire, x)
+        return Block("no")
+
+    engine.hooks("pre_run", judge=veto)
+    run_id = await engine.begin()
+    run = await engine.ended(run_id)
+    assert (run["status"], (run["error"] or {}).get("code")) == (
+        ("cancelled", None) if what == "cancel" else ("failed", "deadline_exceeded")
+    )
+    assert [e["status"] for e in await engine.events(run_id)] == ["blocked"]
+    assert [(step["name"], step["status"]) for step in await engine.store.list_steps(run_id, 0, 9)] == [("judge", "ok")]
