@@ -46,8 +46,9 @@ class Machine:
     def __init__(self, root: Path) -> None:
         self.root = root
         lonely = [] if Path("/run/systemd/system").exists() else ["--keep-unit"]
+        named = ["--machine", f"latticed-{os.getpid()}", "--directory", root]
         command = ["systemd-nspawn", "--quiet", "--register=no", *lonely, "--private-network", "--console=pipe"]
-        self._nspawn = subprocess.Popen([*command, "--boot", "--directory", root], stdin=subprocess.DEVNULL)
+        self._nspawn = subprocess.Popen([*command, *named, "--boot"], stdin=subprocess.DEVNULL)
         try:
             wait_until(self._has_booted, timeout=120)
         except BaseException:
