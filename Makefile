@@ -5,6 +5,7 @@
 #   make check    format, lint, types, layers, sizes
 #   make fuzz     the long form of the fuzzing tests             make fuzz ARGS='--hypothesis-seed=1'
 #   make crash    the long form of the crash tests                make crash SEED=7 KILLS=500 JOBS=2
+#   make systemd  the service in a Debian that is booted for it   make systemd SUITE=trixie (needs root, see tests/booted)
 #   make bench    the benchmark                                  make bench ARGS='…' (see bench/README.md)
 #   make docs     write again what is generated from the code
 #   make lock     write requirements.lock again                  make lock ARGS=--upgrade
@@ -22,7 +23,7 @@ JOBS ?= 3
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check fuzz crash bench docs lock clean
+.PHONY: help setup run test check fuzz crash systemd bench docs lock clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -60,6 +61,9 @@ fuzz: setup
 
 crash: setup
 	$(BIN)/python -m pytest -m crash_long -o faulthandler_timeout=0 -s $(ARGS)
+
+systemd: setup
+	$(BIN)/python -m pytest -m systemd_long -o faulthandler_timeout=0 $(ARGS)
 
 bench: setup
 	$(BIN)/python -m bench $(ARGS)

@@ -290,7 +290,7 @@ async def _serve(config: Config, ready: Callable[[str], None] | None, at_work: t
     logger.info("ready", address=where, version=__version__, pid=os.getpid())
     if ready is not None:
         ready(where)
-    signals.on_reload = lambda: _reload(daemon, notifier)
+    signals.on_reload = lambda: _reload(daemon, notifier, where)
     stop = asyncio.ensure_future(signals.stop.wait())
     await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
@@ -324,14 +324,16 @@ def _leave(drain: str) -> NoReturn:
     os._exit(0)
 
 
-def _reload(daemon: Daemon, notifier: Notifier) -> None:
+def _reload(daemon: Daemon, notifier: Notifier, where: str) -> None:
     notifier.reloading()
+    status = where
     try:
         daemon.reload()
         logger.info("reloaded")
     except LatticedError as error:
         logger.error("reload_refused", reason=error.detail)
-    notifier.ready()
+        status = f"{where}; reload refused: {error.detail}"  # systemctl reload only sends a signal and tells nothing.
+    notifier.ready(status)
 
 
 def _server(daemon: Daemon, config: Config) -> _Server:

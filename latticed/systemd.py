@@ -21,8 +21,8 @@ class Notifier:
         """How often `watchdog` is to be called: half of what systemd waits. None: nobody waits for it."""
 
     def ready(self, status: str = "") -> bool:
-        """It serves; also said when a reload is done."""
-        return self._send("READY=1", *([f"STATUS={status}"] if status else []))
+        """It serves; also said when a reload is done. `status` is what `systemctl status` shows."""
+        return self._send("READY=1", *_status(status))
 
     def reloading(self) -> bool:
         """It reads its configuration again; `ready` ends that."""
@@ -30,7 +30,7 @@ class Notifier:
 
     def stopping(self, status: str = "") -> bool:
         """It drains and will exit."""
-        return self._send("STOPPING=1", *([f"STATUS={status}"] if status else []))
+        return self._send("STOPPING=1", *_status(status))
 
     def watchdog(self) -> bool:
         """It is alive, and what it needs answers."""
@@ -47,6 +47,11 @@ class Notifier:
         except OSError:
             return False
         return True
+
+
+def _status(text: str) -> list[str]:
+    """One line, whatever it tells of: the next one would be another word to systemd."""
+    return [f"STATUS={' '.join(text.split())}"] if text else []
 
 
 def _watchdog_seconds(environ: MutableMapping[str, str]) -> float | None:

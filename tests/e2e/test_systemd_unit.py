@@ -1,6 +1,7 @@
 """The unit as systemd reads it, and the daemon as a service of it."""
 
 import configparser
+import os
 import re
 import shutil
 import signal
@@ -35,13 +36,23 @@ def unit(tmp_path: Path) -> Path:
     return path
 
 
-def analyze(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["systemd-analyze", *args], capture_output=True, text=True, timeout=60, check=False)
+def analyze(*args: str, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess[str]:
+    tool = shutil.which("systemd-analyze")
+    assert tool
+    return subprocess.run(
+        [tool, *args], env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 @needs_systemd_analyze
 def test_systemd_finds_nothing_wrong_with_the_units(unit: Path) -> None:
     done = analyze("verify", "--recursive-errors=yes", str(unit), str(unit.with_suffix(".socket")))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@needs_systemd_analyze
+def test_nor_where_no_manual_is_installed(unit: Path, tmp_path: Path) -> None:
+    done = analyze("verify", "--recursive-errors=yes", str(unit), path=str(tmp_path))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -106,6 +117,13 @@ def hear(line: socket.socket, word: str) -> list[str]:
     return heard
 
 
+def status(line: socket.socket) -> str:
+    """What stands in `systemctl status` once the reload that is under way has ended."""
+    hear(line, "RELOADING=1")
+    (said,) = (word for word in hear(line, "READY=1") if word.startswith("STATUS="))
+    return said.removeprefix("STATUS=")
+
+
 def falls_silent(line: socket.socket, seconds: float) -> bool:
     """Whether, after a few words that were on their way, nothing is heard for so long."""
     before = line.gettimeout()
@@ -132,6 +150,21 @@ def test_systemd_hears_that_it_is_ready_alive_reloading_and_stopping(executed: M
     one.process.send_signal(signal.SIGTERM)
     hear(systemd, "STOPPING=1")
     assert one.wait_exit() == 0
+
+
+def test_a_reload_that_is_refused_is_told_by_the_status_until_one_is_not(executed: Make, systemd: socket.socket) -> None:
+    one = executed(start=False, env={"NOTIFY_SOCKET": systemd.getsockname()}).launch()
+    said = hear(systemd, "READY=1")
+    assert f"STATUS={one.url}" in said
+    good = one.config_file.read_text()
+    one.config_file.write_text("[server]\nprot = 1\n")
+    one.process.send_signal(signal.SIGHUP)
+    assert status(systemd) == (
+        f"{one.url}; reload refused: {one.config_file}: server.prot: unknown key; did you mean server.port?"
+    )
+    one.config_file.write_text(good)
+    one.process.send_signal(signal.SIGHUP)
+    assert status(systemd) == one.url
 
 
 def test_nobody_is_told_ready_by_a_daemon_that_cannot_start(executed: Make, systemd: socket.socket) -> None:

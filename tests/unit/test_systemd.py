@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from latticed.config import RunsConfig
 from latticed.systemd import Notifier, listen_sockets
 
 
@@ -35,6 +36,11 @@ def test_each_word_reaches_systemd(systemd: socket.socket) -> None:
     assert heard(systemd) == ["WATCHDOG=1"]
     assert notifier.stopping()
     assert heard(systemd) == ["STOPPING=1"]
+
+
+def test_a_status_is_one_line_whatever_it_tells_of(systemd: socket.socket) -> None:
+    assert Notifier({"NOTIFY_SOCKET": systemd.getsockname()}).ready("refused:\nMAINPID=1")
+    assert heard(systemd) == ["READY=1", "STATUS=refused: MAINPID=1"]
 
 
 def test_a_reload_says_when_it_began_on_the_monotonic_clock(systemd: socket.socket) -> None:
@@ -112,11 +118,18 @@ def test_sockets_meant_for_another_process_are_not_taken() -> None:
 # --- the unit's own arithmetic ---------------------------------------------------------------------------------------
 
 
-def test_the_unit_waits_longer_than_a_drain_takes() -> None:
-    from latticed.config import RunsConfig
-
+def number(key: str) -> int:
     unit = (Path(__file__).resolve().parents[2] / "systemd" / "latticed.service").read_text()
-    found = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+    found = re.search(rf"^{key}=(\d+)$", unit, re.MULTILINE)
     assert found
+    return int(found[1])
+
+
+def test_the_unit_waits_longer_than_a_drain_takes() -> None:
     runs = RunsConfig()
-    assert int(found[1]) > runs.drain_seconds + runs.kill_seconds + 5
+    assert number("TimeoutStopSec") > runs.drain_seconds + runs.kill_seconds + 5
+
+
+def test_systemd_starts_it_again_for_longer_than_it_takes_to_give_up_what_kills_it() -> None:
+    """One run after the other that takes the daemon with it, and a start by hand before them."""
+    assert number("StartLimitBurst") > 2 * RunsConfig().max_recoveries + 1
