@@ -152,7 +152,9 @@ def test_systemd_hears_that_it_is_ready_alive_reloading_and_stopping(executed: M
     assert one.wait_exit() == 0
 
 
-def test_a_reload_that_is_refused_is_told_by_the_status_until_one_is_not(executed: Make, systemd: socket.socket) -> None:
+def test_a_reload_that_is_refused_is_told_by_the_status_until_one_is_not(
+    executed: Make, systemd: socket.socket
+) -> None:
     one = executed(start=False, env={"NOTIFY_SOCKET": systemd.getsockname()}).launch()
     said = hear(systemd, "READY=1")
     assert f"STATUS={one.url}" in said
