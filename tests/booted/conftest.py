@@ -94,9 +94,10 @@ class Machine:
         self._nspawn.send_signal(signal.SIGTERM)
         try:
             self._nspawn.wait(120)
-        finally:
-            self._nspawn.kill()
-            self._nspawn.wait()
+        except subprocess.TimeoutExpired:
+            for child in psutil.Process(self._nspawn.pid).children():
+                child.kill()  # The machine, which would outlive nspawn; nspawn ends with it.
+            self._nspawn.wait(30)
 
 
 @pytest.fixture(scope="session")
