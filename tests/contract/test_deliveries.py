@@ -1,6 +1,7 @@
 """What hooks are told after the fact: of each end of a run, and of events; once at least, under one id."""
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -35,11 +36,12 @@ class Place:
     """A daemon and those it tells."""
 
     def __init__(self, home: Path) -> None:
-        self.every, self.failing, self.hanging, self.signed, self.events = (Receiver() for _ in range(5))
+        self.every, self.failing, self.hanging, self.slow, self.signed, self.events = (Receiver() for _ in range(6))
         hooks = {
             "every": webhook(self.every),
             "failing": webhook(self.failing, targets=["failing"]),
             "hanging": webhook(self.hanging, targets=["hanging"], timeout_seconds=0.3),
+            "slow": webhook(self.slow, targets=["hanging"], timeout_seconds=60),
             "signed": webhook(self.signed, targets=["signed"], secret="secret:notify"),
             "events": webhook(self.events, "on_event", targets=["steps"], events=EVENTS),
             "raises": {"use": "python", "point": "post_run", "function": CRASH, "targets": ["raises"]},
@@ -57,7 +59,7 @@ class Place:
         self.daemon.start()
 
     def close(self) -> None:
-        for each in (self.every, self.failing, self.hanging, self.signed, self.events):
+        for each in (self.every, self.failing, self.hanging, self.slow, self.signed, self.events):
             each.close()
         self.daemon.close()
 
@@ -222,13 +224,17 @@ def test_after_the_last_try_it_is_dead_until_it_is_sent_again(place: Place) -> N
 def test_a_receiver_that_hangs_holds_up_nobody(place: Place) -> None:
     one = place.daemon
     place.hanging.behaviour = lambda request, channel: place.hanging.over.wait() and None
+    let_go = threading.Event()
+    place.slow.behaviour = lambda request, channel: plain() if let_go.wait() else None
     runs = [one.post_run("hanging")["id"] for _ in range(20)]
     for run_id in runs:
         told_once(place, run_id, "ok")
-    last = place.every.about(runs[-1])[0].at
+    waits = [deliveries(one, run_id, hook="slow")[0]["status"] for run_id in runs]
+    assert set(waits) == {"pending"}, "all others are told meanwhile"
+    let_go.set()
+    assert delivery(one, runs[-1], "slow", "ok")["attempts"] == 1
     held = delivery(one, runs[0], "hanging", "dead")
     assert held["detail"] == "no answer within 0.3 s"
-    assert last < place.hanging.about(runs[0])[1].at, "before the first of them was tried again"
     assert {event["data"]["status"] for event in feed(one, runs[0]) if event["data"]["hook"] == "hanging"} == {
         "timeout"
     }
