@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import httpcore2
 import httpx2
+import hypothesis
 import psutil
 import pytest
 
@@ -38,6 +39,10 @@ CONFIG: dict[str, Any] = {
     "agents": AGENTS,
 }
 """What the fixtures' daemons are configured with; a test's own `config` is laid over it."""
+
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 # Each client would read all certificates of the machine, 20 ms long, of which none is ever needed here.
 httpcore2.default_ssl_context = cache(httpcore2.default_ssl_context)

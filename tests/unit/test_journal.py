@@ -11,7 +11,7 @@ from latticed.engine.journal import Branch, Journal
 from latticed.errors import JournalConflict
 from latticed.models.records import LINE, StepRecord
 
-quickly = settings(deadline=None, max_examples=60)
+quickly = settings(max_examples=60)
 
 Program = list[Any]
 """Names of steps, and lists of programs, which are gathers."""

@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latticed.models.redaction import REDACTED, is_secret
@@ -35,14 +35,12 @@ def shown(text: str, cuts: list[int]) -> str:
 
 
 @given(DOCUMENTS, st.lists(st.integers(0, 1000), max_size=30), st.sampled_from([None, 2]))
-@settings(deadline=None)
 def test_wherever_it_is_cut_it_is_shown_as_the_whole_is(document: object, cuts: list[int], indent: int | None) -> None:
     text = json.dumps(document, indent=indent)
     assert json.loads(shown(text, cuts)) == masked(document)
 
 
 @given(DOCUMENTS, st.lists(st.integers(0, 1000), max_size=30))
-@settings(deadline=None)
 def test_json_in_a_text_of_json_is_looked_through(document: object, cuts: list[int]) -> None:
     text = json.dumps({"items": [json.dumps(document), 3]})
     assert json.loads(json.loads(shown(text, cuts))["items"][0]) == masked(document)
@@ -72,7 +70,6 @@ def test_a_secret_is_never_shown(text: str, secret: str) -> None:
 
 
 @given(st.text(alphabet='ab "\\:,{}\n', max_size=60), st.lists(st.integers(0, 100), max_size=20))
-@settings(deadline=None)
 def test_other_text_is_as_it_came(text: str, cuts: list[int]) -> None:
     assert shown(text, cuts) == text
 

@@ -160,7 +160,7 @@ async def test_what_is_left_early_is_left_without_a_trace() -> None:
 
 
 @given(st.lists(st.text(max_size=5), max_size=20), st.lists(st.integers(1, 30), max_size=30))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_no_text_is_lost_or_changed_wherever_it_is_cut(words: list[str], cuts: list[int]) -> None:
     whole = b"".join(map(chunk, words)) + END
     pieces, at = [], 0
