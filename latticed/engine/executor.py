@@ -150,7 +150,7 @@ class Executor:
             await settle_stopped(execution, abandoned=what)
         elif not execution.waits.unwound:
             await release(execution, "drain")
-        elif earlier < MOST_LEFT_BEHIND:
+        elif earlier < MOST_LEFT_BEHIND or self.draining:
             await settle_left_behind(execution, what)
         else:
             await settle_failed(execution, Failed(_STAYS, again=False), what)

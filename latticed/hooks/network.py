@@ -88,6 +88,9 @@ def _look_up(host: str, port: int, flags: int = 0) -> list[SocketAddress]:
     return [(int(family), address) for family, _, _, _, address in found]
 
 
+UNSENT = "the connection was closed before anything was sent"
+
+
 class Wire(asyncio.Protocol):
     """One connection."""
 
@@ -100,6 +103,7 @@ class Wire(asyncio.Protocol):
         self._reset()
         self._interim = 0
         self._received = 0
+        self._why = ""
 
     def _reset(self) -> None:
         self._headers: dict[bytes, bytes] = {}
@@ -120,7 +124,7 @@ class Wire(asyncio.Protocol):
             Unreached: the connection broke, or what came is no HTTP.
         """
         if self.closed or self._transport is None:
-            raise Unreached("the connection was closed")
+            raise Unreached(f"{UNSENT}{self._why}")
         self._interim = self._received = 0
         self._answer = asyncio.get_running_loop().create_future()
         try:
@@ -180,6 +184,8 @@ class Wire(asyncio.Protocol):
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
+        if isinstance(error, OSError) and error.errno:
+            self._why = f": {os.strerror(error.errno).lower()}"
         self._over()
 
     def _over(self) -> None:

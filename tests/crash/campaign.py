@@ -149,9 +149,11 @@ def play(
             try:
                 deaths += each.result()
             except Violation as violation:
-                pool.shutdown(cancel_futures=True)
                 again = f"python -m tests.crash --seed {seed} --round {number}"
-                raise Violation(f"{violation}\nstate: {home / f'round{number}'}\nagain: {again}") from None
+                wrong = Violation(f"{violation}\nstate: {home / f'round{number}'}\nagain: {again}")
+                tell(f"{wrong}\nthe rounds that have begun are played to their end")
+                pool.shutdown(cancel_futures=True)
+                raise wrong from None
             sorts = " ".join(f"{sort} {count}" for sort, count in sorted(deaths.items()))
             tell(f"seed {seed} round {number}: {deaths.total()} kills ({sorts}), {time.monotonic() - began:.0f} s")
     return deaths

@@ -1,6 +1,7 @@
 """One delivery to every sort of receiver."""
 
 import asyncio
+import errno
 import re
 import socket
 import threading
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from latticed.hooks.network import ANSWER_BYTES
+from latticed.hooks.network import ANSWER_BYTES, UNSENT, Unreached, Wire
 from latticed.hooks.signing import Keys
 from latticed.hooks.webhook import Webhooks
 from latticed.models.hooks import Answer, HookFailed
@@ -233,3 +234,11 @@ async def test_nobody_there_is_no_connection(webhooks: Webhooks) -> None:
     failure = await refused(webhooks, url)
     assert "refused" in str(failure)
     assert failure.again
+
+
+async def test_a_connection_that_breaks_before_it_is_used_says_so_and_why() -> None:
+    for error, why in ((None, ""), (ConnectionResetError(errno.ECONNRESET, "x"), ": connection reset by peer")):
+        wire = Wire()
+        wire.connection_lost(error)
+        with pytest.raises(Unreached, match=f"^{UNSENT}{why}$"):
+            await wire.exchange(b"GET / HTTP/1.1\r\n\r\n")
