@@ -230,7 +230,7 @@ def test_what_user_code_has_forked_off_keeps_nothing_of_a_dead_daemon(daemon: Ma
         door.bind(("127.0.0.1", port))
         door.listen()
     one.start()
-    assert one.get(command)["epoch"] == 2
+    wait_until(lambda: one.get(command)["epoch"] == 2)
     forked.kill()
     one.stop_run(command, mode="kill")
     well_ended(one, command)
