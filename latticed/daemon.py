@@ -37,6 +37,7 @@ from latticed.engine.workplaces import Workplaces
 from latticed.errors import Conflict, LatticedError, Unavailable
 from latticed.failpoints import hit
 from latticed.files import write_private, writing
+from latticed.heap import Heap
 from latticed.heartbeat import Heartbeat
 from latticed.hooking import registered
 from latticed.hooks.assembly import HookParts
@@ -138,6 +139,7 @@ class Daemon:
             self.scheduler,
             self.pruner,
             self.hooks.courier,
+            Heap(),
         )
         for part in parts:
             self.broker.listen(part.told)

@@ -17,13 +17,13 @@ from latticed.store.faults import CannotOpen
 from latticed.store.spawning import AsyncEngine, create_async_engine
 
 BUSY_SECONDS = 2.0
-READERS = 6
+READERS = 4
 CHECKPOINT_PAGES = 4000
 """Pages in the journal that make the writer move them into the database: the more there are, the more often a page was
 written again meanwhile and need not be moved. 16 MB, which a start after a crash reads in a twentieth of a second."""
 STATEMENTS = 96
 """Prepared statements that the writer keeps: a set-valued one has a text for each number of rows, so that under load a
-few hundred are in use, and to prepare one takes longer than to run it."""
+few dozen are in use, and to prepare one takes longer than to run it."""
 JOURNAL_BYTES = (CHECKPOINT_PAGES + 96) * 4096
 LEFT_FREE = 16
 """The journal is laid out only where it takes at most this part of the space that is free."""
