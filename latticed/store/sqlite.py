@@ -5,7 +5,7 @@ import os
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
@@ -93,8 +93,7 @@ def _checkpoint(pages: int) -> str:
 
 
 def _driver(connection: Connection) -> sqlite3.Connection:
-    driver: Any = connection.connection.driver_connection
-    return driver  # type: ignore[no-any-return]
+    return cast(sqlite3.Connection, connection.connection.driver_connection)
 
 
 def begun(connection: Connection) -> bool:
