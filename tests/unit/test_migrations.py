@@ -2,10 +2,14 @@
 
 import importlib.util
 import re
+import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -84,3 +88,46 @@ def test_the_migrations_make_the_schema(tmp_path: Path) -> None:
         for index in table.indexes:
             wanted[str(index.name)] = _words(str(CreateIndex(index).compile(dialect=dialect)))
     assert found == wanted
+
+
+KILLED = """
+import os, signal, sys
+from alembic import op
+
+execute, left = op.execute, [int(sys.argv[2])]
+
+def dying(statement):
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    execute(statement)
+
+op.execute = dying
+from latticed.store import upgrade
+upgrade(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("nth", [5, 11])
+def test_an_upgrade_that_is_killed_has_changed_nothing(tmp_path: Path, nth: int) -> None:
+    path = tmp_path / "latticed.db"
+    *before, newest = _scripts()
+    assert nth <= len(newest.STATEMENTS)
+    with sqlite3.connect(path) as db:
+        for statement in [statement for script in before for statement in script.STATEMENTS]:
+            db.execute(statement)
+        db.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        db.execute("INSERT INTO alembic_version VALUES (?)", (before[-1].revision,))
+        db.execute("INSERT INTO events VALUES (41, 'run_1', 1, 'log', 7, 'default', 'agent', '{}')")
+        there = db.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall()
+    db.close()
+    died = subprocess.run([sys.executable, "-c", KILLED, _url(path), str(nth)], check=False)
+    assert died.returncode == -signal.SIGKILL
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall() == there
+        assert db.execute("SELECT version_num FROM alembic_version").fetchall() == [(before[-1].revision,)]
+    db.close()
+    assert upgrade(_url(path)) == f"the database is now {migrating.HEAD}, was {before[-1].revision}"
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT position FROM events").fetchall() == [(41,)]
+    db.close()

@@ -188,7 +188,7 @@ async def test_whatever_a_hook_does_it_is_over_after_that(
     started: Start, misdeed: Ask, status: str, detail: str
 ) -> None:
     store, hooks = MemoryOutbox(), Hooks(LOCAL)
-    hooks.ask_one = misdeed  # type: ignore[assignment]
+    hooks.ask_one = misdeed  # type: ignore[assignment]  # a method, replaced for this one
     store.put(due(1, "local"))
     started(store, hooks)
     [sent] = await eventually(lambda: store.recorded)
